@@ -1,0 +1,236 @@
+"""The exceptions of kkrpc_py, and what each one means to its catcher.
+
+::
+
+    KkrpcError
+    ├── RemoteError             the peer's handler raised; also the builtin of the same name
+    │   └── MethodNotFound      nothing callable is exposed under that name
+    ├── CallTimeout             also TimeoutError
+    ├── CallCancelled           the call or stream was cancelled by this side or the peer
+    ├── ChannelClosed           the connection is gone; also ConnectionError
+    ├── ProtocolError           the peer broke a rule of spec/protocol.md
+    ├── LimitExceeded           a bound of `Limits` was hit, here or at the peer
+    └── NotSerializable         a value that no agreed codec carries exactly; also TypeError
+
+This module owns the exception classes and their mapping to and from `ErrorValue`, the
+dialect-free form of an error on the wire. It does not own where exceptions are caught: that
+is `channel.dispatch`, the one boundary between handlers and the wire.
+"""
+
+from __future__ import annotations
+
+import builtins
+import traceback as _traceback
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+
+__all__ = [
+    "CallCancelled",
+    "CallTimeout",
+    "ChannelClosed",
+    "ErrorValue",
+    "KkrpcError",
+    "LimitExceeded",
+    "MethodNotFound",
+    "NotSerializable",
+    "ProtocolError",
+    "RemoteError",
+    "error_from_wire",
+    "error_to_wire",
+]
+
+
+class ErrorValue(msgspec.Struct, frozen=True):
+    """An error as a message carries it (ERR-1)."""
+
+    name: str
+    message: str
+    stack: str | None = None
+    """The remote traceback as text, where the peer chose to send it."""
+    cause: Any = msgspec.UNSET
+    """What the error says caused it: any value, most often a mapping with name and message."""
+    fields: dict[str, Any] = {}
+    """The error's other fields, such as `code`."""
+    bare: bool = False
+    """On the wire the whole error is the message, a string (ERR-2)."""
+
+
+class KkrpcError(Exception):
+    """The base of every error that this library raises on purpose."""
+
+
+class RemoteError(KkrpcError):
+    """The peer's handler raised.
+
+    Where the remote name is that of a builtin `Exception` subclass on a fixed list, the error
+    raised is an instance of that builtin as well: `except ValueError` catches it.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        message: str,
+        *,
+        remote_traceback: str | None = None,
+        cause: Any = None,
+        fields: dict[str, Any] | None = None,
+    ) -> None:
+        # KeyError and friends print their argument's repr; the text is ours to choose.
+        super().__init__(message)
+        self.name = name
+        self.message = message
+        self.remote_traceback = remote_traceback
+        self.cause = cause
+        self.fields = fields if fields is not None else {}
+
+    def __str__(self) -> str:
+        if type(self).__name__ == self.name or not self.name:
+            return self.message
+        return f"{self.name}: {self.message}" if self.message else self.name
+
+    def __reduce__(self) -> tuple[Callable[..., RemoteError], tuple[Any, ...]]:
+        return (_remote_error, (self.name, self.message, self.remote_traceback, self.cause, self.fields))
+
+
+class MethodNotFound(RemoteError):
+    """Nothing callable is exposed under the name that was called."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__("MethodNotFound", message)
+
+    def __reduce__(self) -> tuple[Callable[..., RemoteError], tuple[Any, ...]]:
+        return (MethodNotFound, (self.message,))
+
+
+class CallTimeout(KkrpcError, TimeoutError):
+    """A call was not answered within its time; the remote handler has been told to stop."""
+
+    def __init__(self, method: str, seconds: float) -> None:
+        super().__init__(f"call of {method!r} was not answered within {seconds:g} s")
+        self.method = method
+        self.seconds = seconds
+
+
+class CallCancelled(KkrpcError):
+    """The call or the stream was cancelled, by this side or by the peer."""
+
+
+class ChannelClosed(KkrpcError, ConnectionError):
+    """The channel is closed: by this side, by the peer, or by the end of the byte stream.
+
+    `exit_code` and `stderr_tail` are set where the peer is a child process: its exit code
+    (negative: the number of the signal), and its last lines of standard error.
+    """
+
+    def __init__(
+        self, message: str = "the channel is closed", *, exit_code: int | None = None, stderr_tail: str = ""
+    ) -> None:
+        super().__init__(message)
+        self.message = message
+        self.exit_code = exit_code
+        self.stderr_tail = stderr_tail
+
+    def __str__(self) -> str:
+        text = self.message
+        if self.exit_code is not None:
+            text += f" (the child exited with code {self.exit_code})"
+        if self.stderr_tail:
+            text += "; its last lines of stderr:\n" + self.stderr_tail
+        return text
+
+
+class ProtocolError(KkrpcError):
+    """The peer broke a rule of the protocol."""
+
+
+class LimitExceeded(KkrpcError):
+    """A bound named in `Limits` was exceeded, on this side or on the peer's."""
+
+
+class NotSerializable(KkrpcError, TypeError):
+    """A value that cannot be sent without being changed.
+
+    `path` leads to it from the outermost value, such as `args[0]['when']`; `type_name` names its
+    type. `needs_cbor` says that CBOR, once negotiated, would carry it.
+    """
+
+    def __init__(self, type_name: str, path: str, reason: str = "", *, needs_cbor: bool = False) -> None:
+        text = f"{type_name} at {path or 'the top'} cannot be sent unchanged"
+        super().__init__(f"{text}: {reason}" if reason else text)
+        self.type_name = type_name
+        self.path = path
+        self.reason = reason
+        self.needs_cbor = needs_cbor
+
+
+# Names that a remote error may be caught by. Nothing that steers the interpreter or an event
+# loop is on it: a peer must not be able to end a generator or a process by naming an error so.
+_BUILTIN_NAMES = (
+    "ArithmeticError AssertionError AttributeError BlockingIOError BrokenPipeError BufferError "
+    "ChildProcessError ConnectionAbortedError ConnectionError ConnectionRefusedError "
+    "ConnectionResetError EOFError FileExistsError FileNotFoundError FloatingPointError "
+    "IndexError InterruptedError IsADirectoryError KeyError LookupError MemoryError NameError "
+    "NotADirectoryError NotImplementedError OSError OverflowError PermissionError "
+    "ProcessLookupError RecursionError ReferenceError RuntimeError TimeoutError TypeError "
+    "UnboundLocalError ValueError ZeroDivisionError"
+).split()
+
+_remote_classes: dict[str, type[RemoteError]] = {
+    name: type(name, (RemoteError, getattr(builtins, name)), {"__module__": __name__, "__doc__": RemoteError.__doc__})
+    for name in _BUILTIN_NAMES
+}
+
+
+def _remote_error(
+    name: str, message: str, remote_traceback: str | None, cause: Any, fields: dict[str, Any]
+) -> RemoteError:
+    cls = _remote_classes.get(name, RemoteError)
+    return cls(name, message, remote_traceback=remote_traceback, cause=cause, fields=fields)
+
+
+def error_from_wire(error: ErrorValue) -> KkrpcError:
+    """The exception that a caller raises for an error that arrived (ERR-3)."""
+    name, message = error.name, error.message
+    if error.bare:
+        return MethodNotFound(message) if _names_missing_method(message) else RemoteError("Error", message)
+    match name:
+        case "LimitExceeded":
+            return LimitExceeded(message)
+        case "CallCancelled":
+            return CallCancelled(message)
+        case "ProtocolError":
+            return ProtocolError(message)
+    cause = None if error.cause is msgspec.UNSET else error.cause
+    return _remote_error(name, message, error.stack, cause, dict(error.fields))
+
+
+def _names_missing_method(message: str) -> bool:
+    return message.startswith(("Method ", "Method path ")) and message.endswith(" is not a function") or (
+        message.startswith("Method path ") and " not found at " in message
+    )
+
+
+def error_to_wire(exc: BaseException, *, with_traceback: bool = False) -> ErrorValue:
+    """What the peer is told of an exception that a handler raised (ERR-4).
+
+    Name, message, public attributes and explicit cause; the traceback only if asked for. A
+    `RemoteError` that a handler lets through keeps its original name and fields.
+    """
+    if isinstance(exc, MethodNotFound):
+        return ErrorValue("MethodNotFound", exc.message, bare=True)
+    stack = "".join(_traceback.format_exception(exc)) if with_traceback else None
+    cause: Any = msgspec.UNSET
+    if exc.__cause__ is not None:
+        cause = {"name": type(exc.__cause__).__name__, "message": str(exc.__cause__)}
+    if isinstance(exc, RemoteError):
+        if cause is msgspec.UNSET and exc.cause is not None:
+            cause = exc.cause
+        return ErrorValue(exc.name, exc.message, stack, cause, exc.fields)
+    name = type(exc).__name__
+    message = exc.args[0] if isinstance(exc, KeyError) and len(exc.args) == 1 else exc
+    if isinstance(exc, KkrpcError):
+        return ErrorValue(name, str(message), stack, cause)
+    fields = {key: value for key, value in vars(exc).items() if not key.startswith("_")}
+    return ErrorValue(name, str(message), stack, cause, fields)
