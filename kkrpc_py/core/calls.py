@@ -1,0 +1,77 @@
+"""One call, as each of its two ends keeps it.
+
+This module owns the data of a call in flight; the steps between its states are in `core.tables`.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from kkrpc_py.core.credit import ReceiveWindow, SendWindow
+from kkrpc_py.core.hello import BATCH, CREDIT, RESULT
+from kkrpc_py.core.outbox import StreamLane
+from kkrpc_py.core.tables import CalleeState, CallerState
+from kkrpc_py.wire.messages import Id
+
+__all__ = ["MAX_BATCH", "IncomingCall", "OutgoingCall"]
+
+MAX_BATCH = 256
+"""Values in one chunk message (BAT-2): more would cost the other calls their latency."""
+
+
+class OutgoingCall:
+    """A call that this side made."""
+
+    __slots__ = ("agreed", "buffered", "id", "method", "owner", "state", "window")
+
+    def __init__(self, id: Id, method: str, agreed: bool, owner: Any) -> None:
+        self.id = id
+        self.method = method
+        self.state = CallerState.WAITING
+        self.agreed = agreed
+        """The request followed this side's hello, so the extensions may hold for it (HEL-5)."""
+        self.owner = owner
+        """Whatever the layer above ties to the call; the core never looks at it."""
+        self.window: ReceiveWindow | None = None
+        """Set once a credited stream is open."""
+        self.buffered = 0
+        """Bytes of frames that lie unread, where the producer knows no credit."""
+
+
+class IncomingCall:
+    """A call that the peer made."""
+
+    __slots__ = ("features", "id", "lane", "method", "owner", "state", "window")
+
+    def __init__(self, id: Id | None, method: str, features: frozenset[str]) -> None:
+        self.id = id
+        self.method = method
+        self.state = CalleeState.RUNNING
+        self.features = features
+        """The extensions that hold for this call (HEL-5)."""
+        self.owner: Any = None
+        """Whatever the layer above ties to the call; the core never looks at it."""
+        self.lane: StreamLane | None = None
+        """Set once a stream is open."""
+        self.window: SendWindow | None = None
+        """Set once a credited stream is open."""
+
+    @property
+    def stopping(self) -> bool:
+        """The peer has cancelled this call."""
+        return self.state in (CalleeState.STOPPING_CALL, CalleeState.STOPPING_STREAM)
+
+    @property
+    def room(self) -> int:
+        """Values that the next chunk message may hold; 0: the credit is used up."""
+        most = MAX_BATCH if BATCH in self.features else 1
+        return most if self.window is None else min(self.window.room, most)
+
+    @property
+    def carries_result(self) -> bool:
+        return RESULT in self.features
+
+    def open(self) -> None:
+        self.lane = StreamLane()
+        if CREDIT in self.features:
+            self.window = SendWindow()

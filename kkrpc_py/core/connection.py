@@ -1,0 +1,474 @@
+"""The protocol's state, without I/O: bytes in, events out; decisions in, bytes out.
+
+A `Connection` owns the calls and streams of both directions by id, the credit, and what is
+agreed with the peer. It takes no time and makes no task; whoever runs it carries the bytes.
+Reading (`receive_data`) and deciding (`call`, `respond`, …) may alternate in any order.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any, Literal
+
+from msgspec import UNSET
+
+from kkrpc_py.core import events as ev
+from kkrpc_py.core import hello as hi
+from kkrpc_py.core.calls import IncomingCall, OutgoingCall
+from kkrpc_py.core.credit import ReceiveWindow
+from kkrpc_py.core.outbox import Outbox
+from kkrpc_py.core.tables import CALLEE, CALLER, CalleeEvent, CalleeState, CallerEvent, CallerState, Do
+from kkrpc_py.errors import (
+    CallCancelled,
+    ErrorValue,
+    KkrpcError,
+    LimitExceeded,
+    NotSerializable,
+    ProtocolError,
+    error_to_wire,
+)
+from kkrpc_py.limits import Limits
+from kkrpc_py.wire import messages as m
+from kkrpc_py.wire.codec import Decoder, Encoder, frame_size
+
+__all__ = ["Codec", "Connection"]
+
+Codec = Literal["auto", "json", "cbor"]
+
+_NOTHING: frozenset[str] = frozenset()
+
+
+class Connection:
+    """Both halves of every call on one byte stream.
+
+    Any exception but `NotSerializable` and `LimitExceeded`, from the methods that say so, is a
+    bug of this library.
+    """
+
+    def __init__(self, *, codec: Codec = "auto", hello: bool = True, limits: Limits | None = None) -> None:
+        self.limits = limits if limits is not None else Limits()
+        self.outbox = Outbox()
+        self.outgoing: dict[m.Id, OutgoingCall] = {}
+        self.incoming: dict[m.Id, IncomingCall] = {}
+        self.violations = 0
+        """Rules broken by the peer that did not end the connection."""
+        self.noise = 0
+        """Lines that were no message."""
+        self._features = frozenset(
+            {hi.CREDIT, hi.BATCH, hi.RESULT, hi.CANCEL} | (set() if codec == "json" else {hi.CBOR})
+        )
+        self._agreed: frozenset[str] | None = None
+        self._encoder = Encoder(codec, self.limits)
+        self._decoder = Decoder(self.limits)
+        self._anonymous = 0
+        self._next_id = 0
+        self._hello_id: m.Id | None = None
+        self._greeted = False
+        self._handlers: dict[type[Any], Callable[[Any, int], ev.Event | None]] = {
+            m.Request: self._on_request,
+            m.Construct: self._on_construct,
+            m.Get: self._on_property,
+            m.Set: self._on_property,
+            m.Callback: self._on_callback,
+            m.Result: self._on_result,
+            m.Failure: self._on_failure,
+            m.StreamOpened: self._on_opened,
+            m.Chunks: self._on_chunks,
+            m.StreamEnd: self._on_end,
+            m.StreamFailure: self._on_stream_failure,
+            m.StreamCancel: self._on_cancel,
+            m.StreamAck: self._on_ack,
+            m.Malformed: self._on_malformed,
+            m.Noise: self._on_noise,
+            m.Broken: self._on_broken,
+        }
+        if hello:
+            self._send_hello()
+
+    # What is agreed ------------------------------------------------------------------------
+
+    @property
+    def agreed(self) -> frozenset[str] | None:
+        """The features that both named; None: not known (yet), treat the peer as stock."""
+        return self._agreed
+
+    @property
+    def pending(self) -> bool:
+        """The hello is sent and not answered."""
+        return self._encoder.pending
+
+    def give_up_hello(self) -> None:
+        """The answer to the hello is overdue: speak stock. One that still comes is taken (HEL-6)."""
+        self._encoder.pending = False
+
+    def _send_hello(self) -> None:
+        self._hello_id = self._new_id()
+        self._greeted = True
+        self._encoder.pending = True
+        self._put(m.Request(self._hello_id, hi.METHOD, [hi.hello_payload(self._features)]))
+
+    def _agree(self, theirs: frozenset[str]) -> None:
+        """The peer has named its features, by its hello or its answer to ours (HEL-3)."""
+        self._encoder.pending = False
+        if self._agreed is not None:
+            return
+        self._agreed = self._features & theirs
+        self._encoder.stock = False
+        if hi.CBOR in self._agreed:
+            self._encoder.cbor = True
+        if hi.CANCEL in self._agreed:
+            for call in [call for call in self.outgoing.values() if call.agreed]:
+                if self._step_caller(call, CallerEvent.CANCEL_AGREED) is Do.SEND:
+                    self._put(m.StreamCancel(call.id))
+
+    # Bytes -----------------------------------------------------------------------------------
+
+    def receive_data(self, data: bytes) -> list[ev.Event]:
+        """What the bytes that came next mean."""
+        return self._handle(self._decoder.receive(data))
+
+    def receive_eof(self) -> list[ev.Event]:
+        """The peer sends no more. `Lost` comes only where it stopped inside a frame."""
+        return self._handle(self._decoder.receive_eof())
+
+    def data_to_send(self, most: int = 1 << 18) -> list[bytes]:
+        """The next whole frames to write, about `most` bytes together."""
+        return self.outbox.take(most)
+
+    def _handle(self, received: Iterable[tuple[m.Message | m.Noise | m.Broken, int]]) -> list[ev.Event]:
+        happened: list[ev.Event] = []
+        handlers = self._handlers
+        for message, size in received:
+            event = handlers[type(message)](message, size)
+            if event is not None:
+                happened.append(event)
+        if self.outbox.size > self.limits.send_max:
+            happened.append(ev.Lost(LimitExceeded("the peer does not read the answers to what it sends (send_max)")))
+        return happened
+
+    # The caller's half ---------------------------------------------------------------------
+
+    def call(self, method: str, args: list[Any], owner: Any = None) -> OutgoingCall:
+        """Send a request (CALL-1).
+
+        Raises NotSerializable and LimitExceeded, and then nothing was sent.
+        """
+        frame = self._encoder.encode(m.Request(id := self._new_id(), method, args))
+        call = self.outgoing[id] = OutgoingCall(id, method, self._greeted, owner)
+        self.outbox.put(frame)
+        return call
+
+    def cancel(self, call: OutgoingCall) -> bool:
+        """This side wants no more of `call` (CAN-1).
+
+        Returns True where the peer will confirm, by `Stopped` with `cancelled`; otherwise the
+        call is over now, and nothing more is heard of it.
+        """
+        if call.state is CallerState.DONE:
+            return False
+        confirms = self._agreed is not None and hi.CANCEL in self._agreed and call.agreed
+        if call.state is CallerState.CANCELLING:
+            return True
+        if self._step_caller(call, CallerEvent.CANCEL if confirms else CallerEvent.STOCK_CANCEL) is Do.SEND:
+            self._put(m.StreamCancel(call.id))
+        return confirms
+
+    def taken(self, call: OutgoingCall, chunks: int, size: int) -> bool:
+        """The application took `chunks` values of `call`, from frames of `size` bytes (CRD-5).
+
+        Returns True where a grant was put out for the peer.
+        """
+        if call.window is None:
+            call.buffered -= size
+            return False
+        grant = call.window.taken(chunks, size)
+        if grant is None or call.state is not CallerState.OPEN:
+            return False
+        self._put(m.StreamAck(call.id, *grant))
+        return True
+
+    def _step_caller(self, call: OutgoingCall, event: CallerEvent) -> Do:
+        call.state, do = CALLER[call.state, event]
+        if call.state is CallerState.DONE:
+            self.outgoing.pop(call.id, None)
+        return do
+
+    def _on_result(self, message: m.Result, size: int) -> ev.Event | None:
+        if message.id == self._hello_id and message.id is not None:
+            return self._on_hello_answer(message.value)
+        return self._answered(
+            message.id, CallerEvent.RESULT, lambda call: ev.Returned(call, _value_or_none(message.value))
+        )
+
+    def _on_failure(self, message: m.Failure, size: int) -> ev.Event | None:
+        if message.id == self._hello_id and message.id is not None:
+            return self._on_hello_answer(None)
+        return self._answered(message.id, CallerEvent.FAILURE, lambda call: ev.Failed(call, message.error))
+
+    def _on_hello_answer(self, value: Any) -> ev.Event | None:
+        self._hello_id = None
+        theirs = hi.read_hello(value)
+        if theirs is not None:
+            self._agree(theirs)
+        self._encoder.pending = False
+        return ev.Settled()
+
+    def _on_opened(self, message: m.StreamOpened, size: int) -> ev.Event | None:
+        call = self.outgoing.get(message.id)
+        if call is not None and call.agreed and self._agreed and hi.CREDIT in self._agreed:
+            call.window = ReceiveWindow(self.limits.stream_buffer)
+        return self._answered(message.id, CallerEvent.OPENED, ev.Opened)
+
+    def _on_chunks(self, message: m.Chunks, size: int) -> ev.Event | None:
+        call = self.outgoing.get(message.id)
+        if call is None:
+            return self._violation(f"a chunk for the unknown id {message.id!r}")
+        do = self._step_caller(call, CallerEvent.CHUNKS)
+        if do is Do.DELIVER:
+            values = message.values
+            if call.window is not None:
+                if not call.window.arrived(len(values), size):
+                    return self._refuse_stream(call, ProtocolError("the peer sent more chunks than it had credit for"))
+            else:
+                call.buffered += size
+                if call.buffered > self.limits.stock_stream_buffer:
+                    return self._refuse_stream(
+                        call, LimitExceeded("the stream's values were not read in time (stock_stream_buffer)")
+                    )
+            return ev.Received(call, values, size)
+        return self._violation(f"a chunk for {call.method!r} before its answer") if do is Do.VIOLATION else None
+
+    def _refuse_stream(self, call: OutgoingCall, error: KkrpcError) -> ev.Event:
+        self.violations += 1
+        self.cancel(call)
+        return ev.Failed(call, error)
+
+    def _on_end(self, message: m.StreamEnd, size: int) -> ev.Event | None:
+        return self._answered(
+            message.id,
+            CallerEvent.END,
+            lambda call: ev.Stopped(call, _value_or_none(message.result), message.cancelled),
+        )
+
+    def _on_stream_failure(self, message: m.StreamFailure, size: int) -> ev.Event | None:
+        return self._answered(message.id, CallerEvent.STREAM_FAILURE, lambda call: ev.Failed(call, message.error))
+
+    def _answered(
+        self, id: m.Id | None, event: CallerEvent, deliver: Callable[[OutgoingCall], ev.Event]
+    ) -> ev.Event | None:
+        call = self.outgoing.get(id) if id is not None else None
+        if call is None:
+            return self._violation(f"{event.name.lower()} for the unknown id {id!r}")
+        match self._step_caller(call, event):
+            case Do.DELIVER:
+                return deliver(call)
+            case Do.CONFIRM:
+                return ev.Stopped(call, None, True)
+            case Do.SEND:  # given up before the peer said that it is a stream
+                self._put(m.StreamCancel(call.id))
+                return ev.Stopped(call, None, True)
+            case Do.VIOLATION:
+                return self._violation(f"{event.name.lower()} for {call.method!r} in state {call.state.name}")
+        return None
+
+    # The callee's half ---------------------------------------------------------------------
+
+    def respond(self, call: IncomingCall, value: Any) -> None:
+        """The handler returned `value` (CALL-3). Raises NotSerializable and LimitExceeded: say `fail` then."""
+        frame = self._encoder.encode(m.Result(call.id, value))
+        self._step_callee(call, CalleeEvent.RETURN)
+        self.outbox.put(frame)
+
+    def fail(self, call: IncomingCall, error: ErrorValue) -> None:
+        """The handler, or the producer, raised (CALL-4, STR-4)."""
+        streaming = call.state in (CalleeState.STREAMING, CalleeState.STOPPING_STREAM)
+        frame = self._encode_error(call.id, error, streaming)
+        self._step_callee(call, CalleeEvent.RAISE)
+        if call.lane is not None:
+            self.outbox.put_in(call.lane, frame)
+        else:
+            self.outbox.put(frame)
+
+    def open_stream(self, call: IncomingCall) -> None:
+        """The handler returned something to stream (STR-1)."""
+        assert call.id is not None, "a stream needs an id to be told by"
+        self._step_callee(call, CalleeEvent.OPEN)
+        call.open()
+        self._put(m.StreamOpened(call.id))
+
+    def send_chunks(self, call: IncomingCall, values: list[Any]) -> None:
+        """The producer has values: not more than `call.room` (STR-2, BAT-1, CRD-3).
+
+        Raises NotSerializable and LimitExceeded for the first value that cannot be sent; those
+        before it are.
+        """
+        if self._step_callee(call, CalleeEvent.YIELD) is not Do.SEND:
+            return
+        assert call.id is not None and call.lane is not None
+        try:
+            self._put_chunks(call, values)
+        except (NotSerializable, LimitExceeded):
+            if len(values) == 1:
+                raise
+            for value in values:
+                self._put_chunks(call, [value])
+
+    def _put_chunks(self, call: IncomingCall, values: list[Any]) -> None:
+        assert call.id is not None and call.lane is not None
+        frame = self._encoder.encode(m.Chunks(call.id, values))
+        if call.window is not None:
+            # Split batches of large values may overdraw by more than one frame; a batch never
+            # holds more than the window's chunks, and no frame follows it without credit.
+            call.window.spend(len(values), frame_size(frame))
+        self.outbox.put_in(call.lane, frame)
+
+    def end_stream(self, call: IncomingCall, result: Any = UNSET) -> None:
+        """The producer is exhausted (STR-3); `result` goes where it was agreed (RES-1).
+
+        Raises NotSerializable and LimitExceeded for the result: say `fail` then.
+        """
+        assert call.id is not None and call.lane is not None
+        if not call.carries_result:
+            result = UNSET
+        frame = self._encoder.encode(m.StreamEnd(call.id, result))
+        self._step_callee(call, CalleeEvent.FINISH)
+        self.outbox.put_in(call.lane, frame)
+
+    def stopped(self, call: IncomingCall) -> None:
+        """The cancelled handler or producer has cleaned up (CAN-4)."""
+        streaming = call.state is CalleeState.STOPPING_STREAM
+        self._step_callee(call, CalleeEvent.STOPPED)
+        if not streaming:
+            self._put(m.Failure(call.id, error_to_wire(CallCancelled("the call was cancelled"))))
+        elif hi.CANCEL in call.features:
+            assert call.id is not None and call.lane is not None
+            self.outbox.put_in(call.lane, self._encoder.encode(m.StreamEnd(call.id, cancelled=True)))
+
+    def _step_callee(self, call: IncomingCall, event: CalleeEvent) -> Do:
+        call.state, do = CALLEE[call.state, event]
+        if call.state is CalleeState.DONE:
+            if call.id is None:
+                self._anonymous -= 1
+            else:
+                self.incoming.pop(call.id, None)
+        return do
+
+    def _on_request(self, message: m.Request, size: int) -> ev.Event | None:
+        id, method = message.id, message.method
+        if method == hi.METHOD:
+            return self._on_hello(message)
+        call = self.incoming.get(id) if id is not None else None
+        if call is not None:
+            # Any answer would be taken for the running call's.
+            self._step_callee(call, CalleeEvent.REQUEST)
+            return self._violation(f"a request under the id {id!r}, which is in use")
+        if len(self.incoming) + self._anonymous >= self.limits.calls:
+            self.violations += 1
+            self._put(m.Failure(id, error_to_wire(LimitExceeded("too many calls at once (calls)"))))
+            return None
+        call = IncomingCall(id, method, self._agreed if self._agreed is not None else _NOTHING)
+        if id is None:
+            self._anonymous += 1
+        else:
+            self.incoming[id] = call
+        return ev.CallRequested(call, message.args)
+
+    def _on_hello(self, message: m.Request) -> ev.Event | None:
+        theirs = hi.read_hello(message.args[0]) if len(message.args) == 1 else None
+        if theirs is None:
+            self._put(m.Failure(message.id, error_to_wire(ProtocolError("malformed hello"))))
+            return self._violation("malformed hello")
+        # The answer goes first: whatever follows it may already use what was agreed.
+        self._put(m.Result(message.id, hi.hello_payload(self._features)))
+        self._greeted = True
+        self._agree(theirs)
+        return ev.Settled()
+
+    def _on_construct(self, message: m.Construct, size: int) -> ev.Event | None:
+        return self._refuse(message.id, f"{message.method} is not a constructor function")
+
+    def _on_property(self, message: m.Get | m.Set, size: int) -> ev.Event | None:
+        path = ".".join(message.path)
+        return self._refuse(message.id, f"Property path {path} not found at {message.path[0] if message.path else ''}")
+
+    def _on_callback(self, message: m.Callback, size: int) -> ev.Event | None:
+        return self._violation(f"a call of the unknown callback {message.callback_id!r}")
+
+    def _on_cancel(self, message: m.StreamCancel, size: int) -> ev.Event | None:
+        call = self.incoming.get(message.id)
+        if call is None:
+            return None  # it crossed the end, which is its answer (CAN-5)
+        if self._step_callee(call, CalleeEvent.CANCEL) is not Do.INTERRUPT:
+            return None
+        if call.lane is not None:
+            self.outbox.drop(call.lane)
+        return ev.Cancelled(call)
+
+    def _on_ack(self, message: m.StreamAck, size: int) -> ev.Event | None:
+        call = self.incoming.get(message.id)
+        if call is None:
+            return None  # it crossed the end (CRD-6)
+        match self._step_callee(call, CalleeEvent.ACK):
+            case Do.GRANT if call.window is not None:
+                call.window.grant(message.chunks, message.bytes)
+                return ev.Credited(call)
+            case Do.VIOLATION:
+                return self._violation(f"an acknowledgement for {call.method!r}, which is no stream")
+        return None
+
+    def _on_malformed(self, message: m.Malformed, size: int) -> ev.Event | None:
+        if message.type in ("request", "construct", "get", "set"):
+            self._refuse(message.id, message.reason)
+        elif message.type in ("response", "stream-chunk", "stream-end", "stream-error"):
+            call = self.outgoing.get(message.id) if message.id is not None else None
+            if call is not None and call.state in (CallerState.WAITING, CallerState.OPEN):
+                return self._refuse_stream(call, ProtocolError(f"malformed {message.type}: {message.reason}"))
+        return self._violation(f"malformed {message.type}: {message.reason}")
+
+    # What both share -----------------------------------------------------------------------
+
+    def close(self) -> tuple[list[OutgoingCall], list[IncomingCall]]:
+        """The connection is over: the calls that were open, which nobody will answer now."""
+        outgoing, incoming = list(self.outgoing.values()), list(self.incoming.values())
+        self.outgoing.clear()
+        self.incoming.clear()
+        for call in outgoing:
+            call.state = CallerState.DONE
+        return outgoing, incoming
+
+    def _on_noise(self, noise: m.Noise, size: int) -> ev.Event | None:
+        self.noise += 1
+        return ev.Noticed(noise.data, noise.reason)
+
+    def _on_broken(self, broken: m.Broken, size: int) -> ev.Event | None:
+        error = broken.error
+        return ev.Lost(error if isinstance(error, KkrpcError) else ProtocolError(str(error)))
+
+    def _violation(self, reason: str) -> ev.Event:
+        self.violations += 1
+        return ev.Violated(reason)
+
+    def _refuse(self, id: m.Id | None, text: str) -> None:
+        self._put(m.Failure(id, ErrorValue("Error", text, bare=True)))
+
+    def _new_id(self) -> m.Id:
+        self._next_id += 1
+        return str(self._next_id)
+
+    def _put(self, message: m.Message) -> None:
+        self.outbox.put(self._encoder.encode(message))
+
+    def _encode_error(self, id: m.Id | None, error: ErrorValue, streaming: bool) -> bytes:
+        def message(error: ErrorValue) -> m.Message:
+            return m.StreamFailure(id, error) if streaming and id is not None else m.Failure(id, error)
+
+        try:
+            return self._encoder.encode(message(error))
+        except (NotSerializable, LimitExceeded):
+            return self._encoder.encode(message(ErrorValue(error.name, "the error's details cannot be sent")))
+
+
+def _value_or_none(value: Any) -> Any:
+    return None if value is UNSET else value
+
+

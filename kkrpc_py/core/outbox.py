@@ -1,0 +1,75 @@
+"""Frames waiting to be written, and the order in which they leave.
+
+Two lanes (CLS-4): everything but stream frames is one first-in-first-out lane that goes ahead;
+stream frames keep their order within a stream, and the streams take turns, one frame each.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+
+__all__ = ["Outbox", "StreamLane"]
+
+
+class StreamLane:
+    """The frames of one stream."""
+
+    __slots__ = ("frames",)
+
+    def __init__(self) -> None:
+        self.frames: deque[bytes] = deque()
+
+
+class Outbox:
+    """`size` is the bytes of all frames that have not been taken."""
+
+    __slots__ = ("_control", "_turns", "size")
+
+    def __init__(self) -> None:
+        self._control: deque[bytes] = deque()
+        self._turns: deque[StreamLane] = deque()
+        self.size = 0
+
+    def put(self, frame: bytes) -> None:
+        self._control.append(frame)
+        self.size += len(frame)
+
+    def put_in(self, lane: StreamLane, frame: bytes) -> None:
+        if not lane.frames:
+            self._turns.append(lane)
+        lane.frames.append(frame)
+        self.size += len(frame)
+
+    def drop(self, lane: StreamLane) -> None:
+        """Forget what `lane` still holds: its consumer has said that it reads no more."""
+        if lane.frames:
+            self._turns.remove(lane)
+            self.size -= sum(map(len, lane.frames))
+            lane.frames.clear()
+
+    def clear(self) -> None:
+        self._control.clear()
+        for lane in self._turns:
+            lane.frames.clear()
+        self._turns.clear()
+        self.size = 0
+
+    def take(self, most: int) -> list[bytes]:
+        """Frames to write next, whole ones, `most` bytes and one frame at the most."""
+        taken: list[bytes] = []
+        size = 0
+        control, turns = self._control, self._turns
+        while size < most:
+            if control:
+                frame = control.popleft()
+            elif turns:
+                lane = turns.popleft()
+                frame = lane.frames.popleft()
+                if lane.frames:
+                    turns.append(lane)
+            else:
+                break
+            taken.append(frame)
+            size += len(frame)
+        self.size -= size
+        return taken
