@@ -1,0 +1,225 @@
+"""Blocking calls on daemon threads that neither the event loop nor the interpreter's exit waits for.
+
+Owns the hand-over between such a thread and an event loop, and the two ends of a descriptor stream
+that work so: for files, the null device, terminals, and pipes that cannot be reopened. It does not
+decide which descriptor is which (`descriptors` does), and runs no handlers.
+
+Why not `anyio.to_thread`: its threads are joined at exit, so one that waits for a terminal would
+keep the process alive; and what a cancelled call had read would be lost.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import queue
+import select
+import stat
+import threading
+from collections.abc import Callable
+from functools import partial
+from typing import Any, Final, Generic, TypeVar
+
+import anyio
+from anyio.lowlevel import current_token
+
+__all__ = ["ThreadReader", "ThreadWriter", "Worker"]
+
+T = TypeVar("T")
+
+READ_BYTES: Final = 64 * 1024
+
+
+class Worker(Generic[T]):
+    """One daemon thread that makes one call at a time, and keeps the outcome until it is fetched.
+
+    Used from one event loop. A call whose waiter was cancelled is not interrupted; the next
+    `result()` gets what came of it.
+    """
+
+    def __init__(self, name: str) -> None:
+        self.busy = False
+        """A call was started and its outcome not fetched yet."""
+        self._name = name
+        self._calls: queue.SimpleQueue[Callable[[], T] | None] = queue.SimpleQueue()
+        self._thread: threading.Thread | None = None
+        self._lock = threading.Lock()  # held for moments only: guards _outcome and _wake
+        self._outcome: Callable[[], T] | None = None
+        self._wake: Callable[[], object] | None = None
+        self._waiting: anyio.Event | None = None
+        self._at_end: Callable[[], object] | None = None
+
+    def start(self, call: Callable[[], T]) -> None:
+        """Hand `call` to the thread, which must not be busy."""
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._run, name=self._name, daemon=True)
+            self._thread.start()
+        self.busy = True
+        self._calls.put(call)
+
+    async def result(self) -> T:
+        """What the started call returns or raises. A cancelled wait leaves the outcome in place.
+
+        Raises `anyio.ClosedResourceError` if `stop` comes first.
+        """
+        done = anyio.Event()
+        wake = partial(_loop_caller(), done.set)
+        with self._lock:
+            if self._outcome is None:
+                self._wake = wake
+            else:
+                done.set()
+        self._waiting = done
+        try:
+            await done.wait()
+        finally:
+            self._waiting = None
+            with self._lock:
+                self._wake = None
+        if self._at_end is not None:
+            raise anyio.ClosedResourceError
+        with self._lock:
+            outcome, self._outcome = self._outcome, None
+        self.busy = False
+        assert outcome is not None
+        return outcome()
+
+    def stop(self, at_end: Callable[[], object]) -> None:
+        """End the thread once its present call returns; `at_end` is then called on it. Never waits."""
+        self._at_end = at_end
+        if self._waiting is not None:
+            self._waiting.set()
+        if self._thread is None:
+            at_end()
+        else:
+            self._calls.put(None)
+
+    def _run(self) -> None:
+        while (call := self._calls.get()) is not None:
+            outcome = _outcome_of(call)
+            with self._lock:
+                self._outcome = outcome
+                wake = self._wake
+            if wake is not None:
+                with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits
+                    wake()
+        assert self._at_end is not None
+        self._at_end()
+
+
+def _loop_caller() -> Callable[[Callable[[], object]], object]:
+    """What makes the current event loop call a function soon; to be used from any thread, never waits."""
+    loop: Any = current_token().native_token
+    caller: Callable[[Callable[[], object]], object] = getattr(loop, "call_soon_threadsafe", None) or loop.run_sync_soon
+    return caller
+
+
+def _outcome_of(call: Callable[[], T]) -> Callable[[], T]:
+    try:
+        value = call()
+    except Exception as exc:
+        return partial(_raise, exc)
+    return lambda: value
+
+
+def _raise(exc: Exception) -> Any:
+    raise exc
+
+
+class _Descriptor:
+    """A descriptor that a worker blocks on, and the pipe that ends the worker's waiting."""
+
+    def __init__(self, fd: int, event: int) -> None:
+        self.fd = fd
+        self._stop_read, self._stop_write = os.pipe()
+        self._poll = select.poll()
+        self._poll.register(self._stop_read, select.POLLIN)
+        self._poll.register(fd, event)
+
+    def wait_ready(self) -> bool:
+        """Block until the descriptor is ready, or cannot be polled. False: it is to be closed."""
+        return all(fd != self._stop_read for fd, _ in self._poll.poll())
+
+    def interrupt(self) -> None:
+        os.close(self._stop_write)
+
+    def close(self) -> None:
+        os.close(self._stop_read)
+        os.close(self.fd)
+
+
+class ThreadReader:
+    """The reading end of a descriptor that is read by a thread, on demand: one read for one receive.
+
+    Reading ahead would take from a terminal or a shared file what others should get.
+    """
+
+    def __init__(self, fd: int) -> None:
+        self._descriptor = _Descriptor(fd, select.POLLIN)
+        self._worker: Worker[bytes] = Worker("kkrpc_py reader")
+        self._data: bytes | None = None
+
+    def read_now(self, max_bytes: int) -> bytes | None:
+        data = self._data
+        if data is None or len(data) <= max_bytes:
+            self._data = None
+            return data
+        self._data = data[max_bytes:]
+        return data[:max_bytes]
+
+    async def wait(self) -> None:
+        if not self._worker.busy:
+            self._worker.start(self._read)
+        self._data = await self._worker.result()
+
+    def _read(self) -> bytes:
+        descriptor = self._descriptor
+        while descriptor.wait_ready():
+            try:
+                return os.read(descriptor.fd, READ_BYTES)
+            except BlockingIOError:  # somebody else made the open file non-blocking
+                continue
+            except OSError as exc:
+                if exc.errno == errno.EIO:  # a terminal whose other end is gone
+                    return b""
+                raise
+        return b""
+
+    def close(self) -> None:
+        self._descriptor.interrupt()
+        self._worker.stop(self._descriptor.close)
+
+
+class ThreadWriter:
+    """The writing end of a descriptor that is written by a thread.
+
+    A cancelled send is not undone: its bytes are still written, so that no frame is cut, unless the
+    end is closed first.
+    """
+
+    def __init__(self, fd: int) -> None:
+        self._descriptor = _Descriptor(fd, select.POLLOUT)
+        self._worker: Worker[None] = Worker("kkrpc_py writer")
+        # A pipe that polls as writable takes this much without blocking, so closing gets through.
+        # To a terminal or a file everything goes in one write, which others cannot write into.
+        self._piece = select.PIPE_BUF if stat.S_ISFIFO(os.fstat(fd).st_mode) else None
+
+    def write_now(self, data: bytes) -> int:
+        return 0
+
+    async def send(self, data: bytes) -> None:
+        if self._worker.busy:
+            await self._worker.result()
+        self._worker.start(partial(self._write, bytes(data)))
+        await self._worker.result()
+
+    def _write(self, data: bytes) -> None:
+        rest = memoryview(data)
+        while rest and self._descriptor.wait_ready():
+            with contextlib.suppress(BlockingIOError):  # somebody else made the open file non-blocking
+                rest = rest[os.write(self._descriptor.fd, rest[: self._piece]) :]
+
+    def close(self) -> None:
+        self._descriptor.interrupt()
+        self._worker.stop(self._descriptor.close)
