@@ -11,7 +11,8 @@ ROOT = Path(__file__).resolve().parents[1]
 SPEC = (ROOT / "spec" / "protocol.md").read_text(encoding="utf-8")
 GROUPS = re.findall(r"^\| \d+ [\w ]+ \| ([A-Z]+) \|$", SPEC, re.MULTILINE)
 RULES = re.findall(r"^\*\*([A-Z]+)-(\d+)\.\*\*", SPEC, re.MULTILINE)
-CITATION = re.compile(rf"\b(?:{'|'.join(GROUPS)})-\d+\b")
+# Any group, known or not, but for what looks like one: UTF-8, SHA-256, RFC-822.
+CITATION = re.compile(r"\b(?!UTF|SHA|RFC|ISO)[A-Z]{3,4}-\d+\b")
 
 
 def cited_in(path: Path) -> set[str]:
