@@ -1,0 +1,372 @@
+"""The classic dialect, that of kkrpc up to 0.7: messages to mappings and back (MSG-1 to MSG-6).
+
+It owns the keys, their order, and how what a peer sent is read: leniently where the real kkrpc is
+lenient, as `Malformed` where a field is not what its type demands. It does not own text or bytes:
+`build` gives what a codec encodes, `parse` takes what one decoded, whatever the codec.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from msgspec import UNSET, UnsetType
+
+from kkrpc_py.errors import ErrorValue, NotSerializable
+from kkrpc_py.limits import Limits
+from kkrpc_py.wire.messages import (
+    Callback,
+    Chunks,
+    Construct,
+    Failure,
+    Get,
+    Id,
+    Malformed,
+    Message,
+    Request,
+    Result,
+    Set,
+    StreamAck,
+    StreamCancel,
+    StreamEnd,
+    StreamFailure,
+    StreamOpened,
+)
+
+__all__ = ["CALLBACK_PREFIX", "Fit", "Parser", "build", "is_stream_marker"]
+
+CALLBACK_PREFIX = "__callback__"
+"""What a string argument that stands for a function begins with; its callback id follows."""
+
+_VERSION = "json"
+_STREAM_KEY = "__stream"
+# What an error's other fields may not be called: these are taken.
+_ERROR_KEYS = frozenset(("name", "message", "stack", "cause"))
+
+Fit = Callable[[Any, str], Any]
+"""Takes a value that a user made and the name of its place in the message; returns what the codec
+is to encode, most often the same object, or raises `NotSerializable`."""
+
+
+def is_stream_marker(value: Any) -> bool:
+    """Whether a result says that a stream follows (STR-1), whatever else it holds."""
+    return type(value) is dict and value.get(_STREAM_KEY) is True
+
+
+# --- building -------------------------------------------------------------------------------
+
+
+def build(message: Message, fit: Fit, *, drop: bool = True) -> dict[str, Any]:
+    """The mapping of a message, its keys in kkrpc's order.
+
+    What cannot be sent raises `NotSerializable`; only the extra fields of an error are dropped
+    one by one instead, so that no error goes unreported, unless `drop` is false.
+    """
+    builder = _BUILDERS.get(type(message))
+    if builder is None:
+        raise TypeError(f"a {type(message).__name__} is never sent")
+    return builder(message, fit, drop)
+
+
+def _mapping(id: Id | None, method: str, args: Any, kind: str) -> dict[str, Any]:
+    if id is None:
+        return {"method": method, "args": args, "type": kind, "version": _VERSION}
+    return {"id": id, "method": method, "args": args, "type": kind, "version": _VERSION}
+
+
+def _build_call(message: Request | Construct, fit: Fit, drop: bool) -> dict[str, Any]:
+    kind = "request" if type(message) is Request else "construct"
+    mapping = _mapping(message.id, message.method, fit(message.args, "args"), kind)
+    if message.callback_ids:
+        mapping["callbackIds"] = message.callback_ids
+        mapping["version"] = mapping.pop("version")
+    return mapping
+
+
+def _build_callback(message: Callback, fit: Fit, drop: bool) -> dict[str, Any]:
+    return _mapping(message.id, message.callback_id, fit(message.args, "args"), "callback")
+
+
+def _build_get(message: Get, fit: Fit, drop: bool) -> dict[str, Any]:
+    mapping = _mapping(message.id, "", {}, "get")
+    del mapping["version"]
+    return mapping | {"path": message.path, "version": _VERSION}
+
+
+def _build_set(message: Set, fit: Fit, drop: bool) -> dict[str, Any]:
+    mapping = _mapping(message.id, "", {}, "set")
+    del mapping["version"]
+    return mapping | {"path": message.path, "value": fit(message.value, "value"), "version": _VERSION}
+
+
+def _build_result(message: Result, fit: Fit, drop: bool) -> dict[str, Any]:
+    value = message.value
+    if value is UNSET:
+        return _mapping(message.id, "", {}, "response")
+    if is_stream_marker(value):
+        raise NotSerializable(
+            "dict", "result", "its reader would take a mapping with __stream: True for a stream"
+        )
+    return _mapping(message.id, "", {"result": fit(value, "result")}, "response")
+
+
+def _build_failure(message: Failure, fit: Fit, drop: bool) -> dict[str, Any]:
+    return _mapping(message.id, "", {"error": _build_error(message.error, fit, drop)}, "response")
+
+
+def _build_stream_opened(message: StreamOpened, fit: Fit, drop: bool) -> dict[str, Any]:
+    return _mapping(message.id, "", {"result": {_STREAM_KEY: True}}, "response")
+
+
+def _build_chunks(message: Chunks, fit: Fit, drop: bool) -> dict[str, Any]:
+    values = message.values
+    args = {"value": fit(values[0], "value")} if len(values) == 1 else {"values": fit(values, "values")}
+    return _mapping(message.id, "", args, "stream-chunk")
+
+
+def _build_stream_end(message: StreamEnd, fit: Fit, drop: bool) -> dict[str, Any]:
+    args: dict[str, Any] = {}
+    if message.result is not UNSET:
+        args["result"] = fit(message.result, "result")
+    if message.cancelled:
+        args["cancelled"] = True
+    return _mapping(message.id, "", args, "stream-end")
+
+
+def _build_stream_failure(message: StreamFailure, fit: Fit, drop: bool) -> dict[str, Any]:
+    return _mapping(message.id, "", {"error": _build_error(message.error, fit, drop)}, "stream-error")
+
+
+def _build_stream_cancel(message: StreamCancel, fit: Fit, drop: bool) -> dict[str, Any]:
+    return _mapping(message.id, "", {}, "stream-cancel")
+
+
+def _build_stream_ack(message: StreamAck, fit: Fit, drop: bool) -> dict[str, Any]:
+    return _mapping(message.id, "", {"n": message.chunks, "b": message.bytes}, "stream-ack")
+
+
+def _build_error(error: ErrorValue, fit: Fit, drop: bool) -> Any:
+    # kkrpc takes an empty string for success.
+    if error.bare and error.message:
+        return error.message
+    mapping: dict[str, Any] = {"name": error.name, "message": error.message}
+    if error.stack is not None:
+        mapping["stack"] = error.stack
+    extra = {} if error.cause is UNSET else {"cause": error.cause}
+    extra.update((key, value) for key, value in error.fields.items() if key not in _ERROR_KEYS)
+    for key, value in extra.items():
+        try:
+            mapping[key] = fit(value, f"error[{key!r}]")
+        except NotSerializable:
+            if not drop:
+                raise
+    return mapping
+
+
+_BUILDERS: dict[type, Callable[[Any, Fit, bool], dict[str, Any]]] = {
+    Request: _build_call,
+    Construct: _build_call,
+    Callback: _build_callback,
+    Get: _build_get,
+    Set: _build_set,
+    Result: _build_result,
+    Failure: _build_failure,
+    StreamOpened: _build_stream_opened,
+    Chunks: _build_chunks,
+    StreamEnd: _build_stream_end,
+    StreamFailure: _build_stream_failure,
+    StreamCancel: _build_stream_cancel,
+    StreamAck: _build_stream_ack,
+}
+
+
+# --- parsing --------------------------------------------------------------------------------
+
+
+class _WrongId:
+    """An id that is neither text nor an integer, or that is too long."""
+
+
+_WRONG = _WrongId()
+_REASON_ID = "the id must be a string or an integer within Limits.id_bytes"
+_REASON_NO_ID = "the id is missing or not a string or an integer within Limits.id_bytes"
+
+
+class Parser:
+    """Reads messages from the mappings that a codec decoded."""
+
+    def __init__(self, limits: Limits) -> None:
+        self._id_bytes = limits.id_bytes
+        # A character takes four bytes of UTF-8 at most.
+        self._id_surely = limits.id_bytes // 4
+        self._parsers: dict[Any, Callable[[dict[Any, Any], str], Message]] = {
+            "request": self._parse_call,
+            "construct": self._parse_call,
+            "callback": self._parse_callback,
+            "get": self._parse_get,
+            "set": self._parse_set,
+            "response": self._parse_response,
+            "stream-chunk": self._parse_chunk,
+            "stream-end": self._parse_end,
+            "stream-error": self._parse_stream_error,
+            "stream-cancel": self._parse_cancel,
+            "stream-ack": self._parse_ack,
+        }
+
+    def parse(self, mapping: dict[Any, Any]) -> Message | None:
+        """The message; None if the mapping is of no known type, which makes it noise (FRM-4)."""
+        kind = mapping.get("type")
+        parser = self._parsers.get(kind) if type(kind) is str else None
+        return None if parser is None else parser(mapping, kind)
+
+    def malformed(self, id: Any, kind: Any, reason: str) -> Malformed | None:
+        """What to make of a message of which no more than this could be read."""
+        if type(kind) is not str or kind not in self._parsers:
+            return None
+        checked = self._id({"id": id})
+        return Malformed(None if isinstance(checked, (_WrongId, UnsetType)) else checked, kind, reason)
+
+    def _id(self, mapping: dict[Any, Any]) -> Id | UnsetType | _WrongId:
+        id = mapping.get("id", UNSET)
+        kind = type(id)
+        if kind is str:
+            if len(id) <= self._id_surely or len(id.encode("utf-8", "surrogatepass")) <= self._id_bytes:
+                return id  # type: ignore[no-any-return]
+            return _WRONG
+        if kind is int:
+            return id if -(10**self._id_bytes) < id < 10**self._id_bytes else _WRONG
+        return UNSET if id is UNSET else _WRONG
+
+    def _parse_call(self, mapping: dict[Any, Any], kind: str) -> Message:
+        id = self._id(mapping)
+        if isinstance(id, _WrongId):
+            return Malformed(None, kind, _REASON_ID)
+        method, args = mapping.get("method"), mapping.get("args")
+        id = None if id is UNSET else id
+        if type(method) is not str:
+            return Malformed(id, kind, f"Invalid {kind}: method must be a string")
+        if type(args) is not list:
+            args = []
+        cls = Request if kind == "request" else Construct
+        if "callbackIds" not in mapping:
+            return cls(id, method, args)
+        callback_ids = mapping["callbackIds"]
+        if type(callback_ids) is not list or not set(map(type, callback_ids)) <= {str}:
+            callback_ids = ()
+        return cls(id, method, args, tuple(callback_ids))
+
+    def _parse_callback(self, mapping: dict[Any, Any], kind: str) -> Message:
+        id = self._id(mapping)
+        if isinstance(id, _WrongId):
+            return Malformed(None, kind, _REASON_ID)
+        id = None if id is UNSET else id
+        callback_id, args = mapping.get("method"), mapping.get("args")
+        if type(callback_id) is not str:
+            return Malformed(id, kind, "Invalid callback: method must be a string")
+        return Callback(id, callback_id, args if type(args) is list else [])
+
+    def _path(self, mapping: dict[Any, Any], kind: str) -> tuple[Id | None, tuple[str, ...]] | Malformed:
+        id = self._id(mapping)
+        if isinstance(id, _WrongId):
+            return Malformed(None, kind, _REASON_ID)
+        id = None if id is UNSET else id
+        path = mapping.get("path")
+        if type(path) is list and set(map(type, path)) <= {str}:
+            return id, tuple(path)
+        if not path:
+            return Malformed(id, kind, f"Invalid {kind} request: missing path")
+        return Malformed(id, kind, f"Invalid {kind} request: path must be a list of strings")
+
+    def _parse_get(self, mapping: dict[Any, Any], kind: str) -> Message:
+        found = self._path(mapping, kind)
+        return found if isinstance(found, Malformed) else Get(*found)
+
+    def _parse_set(self, mapping: dict[Any, Any], kind: str) -> Message:
+        found = self._path(mapping, kind)
+        return found if isinstance(found, Malformed) else Set(*found, mapping.get("value"))
+
+    def _parse_response(self, mapping: dict[Any, Any], kind: str) -> Message:
+        id = self._id(mapping)
+        if isinstance(id, _WrongId):
+            return Malformed(None, kind, _REASON_ID)
+        id = None if id is UNSET else id
+        args = mapping.get("args")
+        if type(args) is not dict:
+            return Malformed(id, kind, "Invalid response: args must be a mapping")
+        if "error" in args and not _is_falsy(args["error"]):
+            return Failure(id, _parse_error(args["error"]))
+        value = args.get("result", UNSET)
+        if is_stream_marker(value):
+            return Malformed(None, kind, _REASON_NO_ID) if id is None else StreamOpened(id)
+        return Result(id, value)
+
+    def _parse_chunk(self, mapping: dict[Any, Any], kind: str) -> Message:
+        id = self._id(mapping)
+        if isinstance(id, (_WrongId, UnsetType)):
+            return Malformed(None, kind, _REASON_NO_ID)
+        args = mapping.get("args")
+        if type(args) is not dict:
+            return Chunks(id, [None])
+        if "values" not in args or "value" in args:
+            return Chunks(id, [args.get("value")])
+        values = args["values"]
+        if type(values) is not list or not values:
+            return Malformed(id, kind, "Invalid stream-chunk: values must be a list of one or more")
+        return Chunks(id, values)
+
+    def _parse_end(self, mapping: dict[Any, Any], kind: str) -> Message:
+        id = self._id(mapping)
+        if isinstance(id, (_WrongId, UnsetType)):
+            return Malformed(None, kind, _REASON_NO_ID)
+        args = mapping.get("args")
+        if type(args) is not dict or not args:
+            return StreamEnd(id)
+        return StreamEnd(id, args.get("result", UNSET), args.get("cancelled") is True)
+
+    def _parse_stream_error(self, mapping: dict[Any, Any], kind: str) -> Message:
+        id = self._id(mapping)
+        if isinstance(id, (_WrongId, UnsetType)):
+            return Malformed(None, kind, _REASON_NO_ID)
+        args = mapping.get("args")
+        error = args.get("error") if type(args) is dict else None
+        if _is_falsy(error):
+            return StreamFailure(id, ErrorValue("Error", "Stream error", bare=True))
+        return StreamFailure(id, _parse_error(error))
+
+    def _parse_cancel(self, mapping: dict[Any, Any], kind: str) -> Message:
+        id = self._id(mapping)
+        if isinstance(id, (_WrongId, UnsetType)):
+            return Malformed(None, kind, _REASON_NO_ID)
+        return StreamCancel(id)
+
+    def _parse_ack(self, mapping: dict[Any, Any], kind: str) -> Message:
+        id = self._id(mapping)
+        if isinstance(id, (_WrongId, UnsetType)):
+            return Malformed(None, kind, _REASON_NO_ID)
+        args = mapping.get("args")
+        if type(args) is not dict:
+            return Malformed(id, kind, "Invalid stream-ack: args must be a mapping")
+        chunks, size = args.get("n"), args.get("b")
+        if type(chunks) is not int or type(size) is not int or chunks < 0 or size < 0:
+            return Malformed(id, kind, "Invalid stream-ack: n and b must be integers, zero or more")
+        return StreamAck(id, chunks, size)
+
+
+def _is_falsy(error: Any) -> bool:
+    """What kkrpc takes for no error, as JavaScript does: an empty list or mapping is one."""
+    return error is None or error is False or (type(error) in (str, int, float) and not error)
+
+
+def _parse_error(error: Any) -> ErrorValue:
+    if type(error) is str:
+        return ErrorValue("Error", error, bare=True)
+    if type(error) is not dict:
+        return ErrorValue("Error", str(error))
+    name, message, stack = error.get("name"), error.get("message", ""), error.get("stack")
+    return ErrorValue(
+        name if type(name) is str and name else "Error",
+        message if type(message) is str else str(message),
+        stack if type(stack) is str else None,
+        error.get("cause", UNSET),
+        {key: value for key, value in error.items() if type(key) is str and key not in _ERROR_KEYS},
+    )

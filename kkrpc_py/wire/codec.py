@@ -1,0 +1,214 @@
+"""Messages to frames and frames to messages, in the codec that each value needs (COD-1 to COD-5).
+
+It owns the choice between JSON and CBOR, and what is written with a stock kkrpc peer in mind. It
+does not own the negotiation: `core` sets the three switches of `Encoder` as it learns about the
+peer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Literal, TypeAlias
+
+from kkrpc_py.errors import LimitExceeded, NotSerializable, ProtocolError
+from kkrpc_py.limits import Limits
+from kkrpc_py.wire.cbor_codec import CborError, CborReader, CborWriter
+from kkrpc_py.wire.classic import CALLBACK_PREFIX, Parser, build
+from kkrpc_py.wire.framing import Frame, Framer, Kind, cbor_frame, frame_size
+from kkrpc_py.wire.json_codec import JsonError, JsonLimitError, JsonReader, JsonWriter
+from kkrpc_py.wire.messages import Broken, Construct, Failure, Message, Noise, Request, StreamFailure
+
+__all__ = ["Codec", "Decoder", "Encoder", "Incoming", "frame_size"]
+
+Codec: TypeAlias = Literal["auto", "json", "cbor"]
+Incoming: TypeAlias = tuple[Message | Noise | Broken, int]
+"""What arrived, and the size of its frame in bytes, as `frame_size` has it."""
+
+# A line of exactly this size, or a multiple, is lost by kkrpc (see Encoder._line).
+_STOCK_READ = 65_536
+
+
+class Encoder:
+    """Turns messages into frames.
+
+    `core` sets, as the negotiation goes:
+
+    - `stock`: the peer is not known to be kkrpc_py. JSON is then ASCII alone, integers are bounded
+      by 2**53 - 1, and no argument may begin with `__callback__` but a function's.
+    - `cbor`: CBOR frames may be sent.
+    - `pending`: a hello was sent and is not answered. What only CBOR carries then raises
+      `NotSerializable` with `needs_cbor`, and may be tried again after the answer.
+    """
+
+    def __init__(self, codec: Codec, limits: Limits) -> None:
+        self.stock = True
+        self.cbor = codec == "cbor"
+        self.pending = False
+        self._codec = codec
+        self._limit = limits.frame
+        self._to_stock = JsonWriter(limits, stock=True)
+        self._to_peer = JsonWriter(limits, stock=False)
+        self._cbor_writer = CborWriter(limits)
+
+    def encode(self, message: Message) -> bytes:
+        """One whole frame.
+
+        `NotSerializable` if a value cannot be sent unchanged, `LimitExceeded` if the frame would
+        be larger than `Limits.frame`; nothing else. What the peer reads is what was given, but for
+        the mappings that docs/values.md lists.
+        """
+        if self._codec == "cbor":
+            return self._cbor_frame(message)
+        if self._codec == "json" or not (self.cbor or self.pending):
+            return self._json(message, with_bytes=True)
+        error = isinstance(message, (Failure, StreamFailure))
+        if error and not self.cbor:
+            # An error is reported at once, without the fields that would have to wait.
+            return self._json(message, with_bytes=True)
+        try:
+            return self._json(message, with_bytes=False, drop=False)
+        except NotSerializable:
+            return self._beyond_json(message)
+
+    def _beyond_json(self, message: Message) -> bytes:
+        """The value is not JSON's, or holds bytes, which CBOR carries at a fraction of the size."""
+        try:
+            frame = self._cbor_frame(message)
+        except NotSerializable as refusal:
+            # Bytes beside text that is no Unicode: kkrpc's form of bytes is the only one left.
+            try:
+                return self._json(message, with_bytes=True)
+            except NotSerializable:
+                raise refusal from None
+        if self.cbor:
+            return frame
+        try:
+            self._json(message, with_bytes=False)
+        except NotSerializable as refusal:
+            reason = refusal.reason
+            raise NotSerializable(refusal.type_name, refusal.path, reason, needs_cbor=True) from None
+        return frame
+
+    def _cbor_frame(self, message: Message) -> bytes:
+        writer = self._cbor_writer
+        payload = self._guarded(lambda: writer.dumps(build(message, writer.fit)))
+        if len(payload) > self._limit:
+            raise self._too_large(len(payload))
+        return cbor_frame(payload)
+
+    def _json(self, message: Message, *, with_bytes: bool, drop: bool = True) -> bytes:
+        writer = self._to_stock if self.stock else self._to_peer
+        if self.stock and isinstance(message, (Request, Construct)):
+            _refuse_callback_names(message)
+        if isinstance(message, (Failure, StreamFailure)):
+            # Which fields are dropped is decided one by one, so each is checked to the end.
+            fit = writer.fit_checked if with_bytes else writer.fit_plain_checked
+            text = self._guarded(lambda: writer.dumps(build(message, fit, drop=drop)))
+        else:
+            fit = writer.fit_with_bytes if with_bytes else writer.fit
+            text = self._guarded(lambda: writer.dumps(build(message, fit)))
+            if writer.looks_like_bytes(text):
+                build(message, writer.fit_checked if with_bytes else writer.fit_plain_checked)
+        return self._line(text)
+
+    def _line(self, text: bytes) -> bytes:
+        """The line of a JSON text.
+
+        kkrpc drops a read of white space alone. Its pipe hands out 65,536 bytes at a time, so the
+        line feed of a line of that size comes alone and is lost; a blank keeps it company.
+        """
+        end = b"\n" if not self.stock or len(text) % _STOCK_READ else b" \n"
+        size = len(text) + len(end) - 1
+        if size > self._limit:
+            raise self._too_large(size)
+        return text + end
+
+    def _guarded(self, encode: Callable[[], bytes]) -> bytes:
+        """What the encoders raise for a value that another thread changes meanwhile, or for one
+        nested deeper than the interpreter's own stack has room, is the value's fault.
+        """
+        try:
+            return encode()
+        except (NotSerializable, LimitExceeded):
+            raise
+        except (RuntimeError, ValueError, OverflowError, TypeError) as error:
+            raise NotSerializable("a value", "", f"{type(error).__name__}: {error}") from error
+
+    def _too_large(self, size: int) -> LimitExceeded:
+        return LimitExceeded(f"the message takes {size} bytes; Limits.frame is {self._limit}")
+
+
+def _refuse_callback_names(message: Request | Construct) -> None:
+    for index, argument in enumerate(message.args):
+        if (
+            type(argument) is str
+            and argument.startswith(CALLBACK_PREFIX)
+            and argument[len(CALLBACK_PREFIX) :] not in message.callback_ids
+        ):
+            raise NotSerializable("str", f"args[{index}]", f"kkrpc takes {CALLBACK_PREFIX!r} for a function")
+
+
+class Decoder:
+    """Turns the bytes of one direction into messages."""
+
+    def __init__(self, limits: Limits) -> None:
+        self._framer = Framer(limits)
+        self._json = JsonReader(limits)
+        self._cbor = CborReader(limits)
+        self._parser = Parser(limits)
+        self._noise_limit = limits.noise
+        self._binary = False
+        """A CBOR frame has come: from now on what is no message ends the stream (FRM-5)."""
+
+    def receive(self, data: bytes) -> list[Incoming]:
+        """Take the next bytes, any number; return the messages that they complete, in order.
+
+        Never raises. `Broken` is always the last item; everything after it is ignored.
+        """
+        return self._messages(self._framer.receive(data))
+
+    def receive_eof(self) -> list[Incoming]:
+        """The byte stream is at its end; return what that makes of the bytes so far."""
+        return self._messages(self._framer.receive_eof())
+
+    def _messages(self, frames: list[Frame]) -> list[Incoming]:
+        found: list[Incoming] = []
+        for kind, content, size in frames:
+            item: Message | Noise | Broken
+            if kind is Kind.JSON:
+                item = self._read_json(content)
+            elif kind is Kind.CBOR:
+                self._binary = True
+                item = self._read_cbor(content)
+            else:
+                item = content
+            if self._binary and type(item) is Noise:
+                item = Broken(ProtocolError(f"{item.reason}, in a direction that carries CBOR frames"))
+            found.append((item, size))
+            if type(item) is Broken:
+                self._framer.stop()
+                break
+        return found
+
+    def _read_json(self, text: bytes) -> Message | Noise:
+        try:
+            mapping = self._json.loads(text)
+        except JsonLimitError as error:
+            return self._parser.malformed(*self._json.salvage(text), str(error)) or self._noise(
+                text, str(error)
+            )
+        except JsonError as error:
+            return self._noise(text, f"not JSON: {error}")
+        return self._parser.parse(mapping) or self._noise(text, "a JSON object of no known type")
+
+    def _read_cbor(self, payload: bytes) -> Message | Noise:
+        try:
+            mapping = self._cbor.loads(payload)
+        except CborError as error:
+            known = self._parser.malformed(*self._cbor.salvage(payload), str(error))
+            return known or Noise(b"", f"a CBOR frame that cannot be read: {error}")
+        message = self._parser.parse(mapping) if type(mapping) is dict else None
+        return message or Noise(b"", "a CBOR frame that holds no message of a known type")
+
+    def _noise(self, text: bytes, reason: str) -> Noise:
+        return Noise(text[: self._noise_limit], reason)

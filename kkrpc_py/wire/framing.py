@@ -1,0 +1,281 @@
+"""Splits a byte stream into frames, however its bytes arrive (FRM-1 to FRM-9).
+
+It owns where a frame begins and ends, the bounds on its size, and what is noise. It does not own
+what is in a frame: JSON and CBOR are not parsed here.
+
+The state is what the bytes seen since the last frame are:
+
+==========  =====================================================================================
+START       none yet, or blanks: the next byte tells what comes
+LINE        a JSON line, its end not seen
+NOISE       a line of noise, its end not seen; beyond the bound its bytes are dropped
+HEAD        the first bytes of a CBOR frame, its length not known
+PAYLOAD     a CBOR frame of known length
+OVER        the stream cannot be read on; everything more is ignored
+==========  =====================================================================================
+"""
+
+from __future__ import annotations
+
+import enum
+import re
+from typing import Literal, TypeAlias
+
+from kkrpc_py.errors import LimitExceeded, ProtocolError
+from kkrpc_py.limits import Limits
+from kkrpc_py.wire.messages import Broken, Noise
+
+__all__ = ["Frame", "Framer", "Kind", "cbor_frame", "frame_size"]
+
+
+class Kind(enum.Enum):
+    """What a frame holds."""
+
+    JSON = enum.auto()
+    """A line from its `{` on, without the line feed."""
+    CBOR = enum.auto()
+    """A payload, without the frame's head."""
+    OTHER = enum.auto()
+    """No message."""
+
+
+Frame: TypeAlias = (
+    tuple[Literal[Kind.JSON, Kind.CBOR], bytes, int] | tuple[Literal[Kind.OTHER], Noise | Broken, int]
+)
+"""Kind, content, and size in bytes: the whole line without its line feed, or the CBOR payload."""
+
+_BRACE = 0x7B
+_TAG = b"\xd8\x18"
+_BLANKS = b" \t\r"
+_BLANKS_AND_BOM = _BLANKS + b"\xef\xbb\xbf"
+_PREFIX = re.compile(rb"[ \t\r]*(?:\xef\xbb\xbf)?[ \t\r]*\{")
+# How many bytes of length follow the byte string's first byte; below 0x58 that byte says it all.
+_LENGTH_BYTES = {0x58: 1, 0x59: 2, 0x5A: 4, 0x5B: 8}
+
+
+class _State(enum.Enum):
+    START = enum.auto()
+    LINE = enum.auto()
+    NOISE = enum.auto()
+    HEAD = enum.auto()
+    PAYLOAD = enum.auto()
+    OVER = enum.auto()
+
+
+class Framer:
+    """Bytes in, frames out. The work is linear in the bytes, however they are split."""
+
+    def __init__(self, limits: Limits) -> None:
+        self._limit = limits.frame
+        self._noise_limit = limits.noise
+        # Blanks before a `{` are part of its line, so neither bound may be passed by them.
+        self._blank_limit = min(limits.frame, limits.noise)
+        self._state = _State.START
+        self._buffer = bytearray()
+        self._length = 0
+        """LINE, NOISE: the bytes of the line so far. PAYLOAD: the bytes of the whole payload."""
+        self.binary = False
+        """A CBOR frame has come: noise is no longer tolerated (FRM-5)."""
+
+    def receive(self, data: bytes) -> list[Frame]:
+        """Take the next bytes, any number; return the frames that they complete, in order."""
+        frames: list[Frame] = []
+        at, size = 0, len(data)
+        while at < size:
+            match self._state:
+                case _State.START:
+                    if data[at] == _BRACE and not self._buffer:
+                        end = data.find(b"\n", at)
+                        if end < 0:
+                            at = self._begin(_State.LINE, data, at, frames)
+                        elif end - at > self._limit:
+                            self._exceeded(frames, "a line", end - at)
+                        else:
+                            frames.append((Kind.JSON, data[at:end], end - at))
+                            at = end + 1
+                    else:
+                        at = self._start(data, at, frames)
+                case _State.LINE:
+                    at = self._line(data, at, frames)
+                case _State.NOISE:
+                    at = self._noise(data, at, frames)
+                case _State.HEAD:
+                    at = self._head(data, at, frames)
+                case _State.PAYLOAD:
+                    at = self._payload(data, at, frames)
+                case _State.OVER:
+                    break
+        return frames
+
+    def receive_eof(self) -> list[Frame]:
+        """The byte stream is at its end; return what that makes of the bytes so far."""
+        frames: list[Frame] = []
+        match self._state:
+            case _State.LINE | _State.HEAD | _State.PAYLOAD:
+                self._broken(frames, ProtocolError("the byte stream ended inside a frame"))
+            case _State.START if self._buffer.strip(_BLANKS):
+                # The first bytes of what could have become a CBOR frame or a byte order mark.
+                self._begin(_State.NOISE, b"", 0, frames)
+            case _:
+                pass
+        if self._state is _State.NOISE:
+            self._emit_noise(frames)
+        self.stop()
+        return frames
+
+    def stop(self) -> None:
+        """Ignore everything from now on: what a frame held made the stream unreadable."""
+        self._state = _State.OVER
+        self._buffer.clear()
+
+    def _begin(self, state: _State, data: bytes, at: int, frames: list[Frame]) -> int:
+        """Enter LINE or NOISE with what START has buffered; consumes nothing itself."""
+        self._state = state
+        self._length = len(self._buffer)
+        if state is _State.NOISE and self.binary:
+            self._broken(frames, ProtocolError("noise in a direction that carries CBOR frames"))
+        return at
+
+    def _start(self, data: bytes, at: int, frames: list[Frame]) -> int:
+        """Blanks, a CBOR frame, noise, or a `{` after blanks."""
+        buffer = self._buffer
+        if buffer == b"\xd8":
+            if data[at] == 0x18:
+                buffer += data[at : at + 1]
+                self._state = _State.HEAD
+                return at + 1
+            return self._begin(_State.NOISE, data, at, frames)
+        if not buffer and data[at] == 0xD8:
+            buffer.append(0xD8)
+            return at + 1
+        end = data.find(b"\n", at)
+        stop = end if end >= 0 else len(data)
+        rest = data[at:stop].lstrip(_BLANKS_AND_BOM)
+        if rest:
+            state = _State.LINE if rest[0] == _BRACE else _State.NOISE
+            return self._begin(state, data, at, frames)
+        buffer += data[at:stop]
+        if len(buffer) > self._blank_limit:
+            return self._begin(_State.NOISE, data, stop, frames)
+        if end >= 0:
+            blank = not buffer.strip(_BLANKS)
+            if not blank:
+                return self._begin(_State.NOISE, data, stop, frames)
+            buffer.clear()
+            return end + 1
+        return stop
+
+    def _line(self, data: bytes, at: int, frames: list[Frame]) -> int:
+        end = data.find(b"\n", at)
+        stop = end if end >= 0 else len(data)
+        self._length += stop - at
+        if self._length > self._limit:
+            self._exceeded(frames, "a line", self._length)
+            return stop
+        self._buffer += data[at:stop]
+        if end < 0:
+            return stop
+        line, size = bytes(self._buffer), self._length
+        if line[0] != _BRACE:
+            prefix = _PREFIX.match(line)
+            if prefix is None:
+                # A byte order mark in pieces or twice: not what any writer of JSON sends.
+                self._begin(_State.NOISE, data, at, frames)
+                return end
+            line = line[prefix.end() - 1 :]
+        self._reset()
+        frames.append((Kind.JSON, line, size))
+        return end + 1
+
+    def _noise(self, data: bytes, at: int, frames: list[Frame]) -> int:
+        end = data.find(b"\n", at)
+        stop = end if end >= 0 else len(data)
+        room = self._noise_limit - len(self._buffer)
+        if room > 0:
+            self._buffer += data[at : min(stop, at + room)]
+        self._length += stop - at
+        if end < 0:
+            return stop
+        self._emit_noise(frames)
+        return end + 1
+
+    def _emit_noise(self, frames: list[Frame]) -> None:
+        reason = "not a message"
+        if self._length > self._noise_limit:
+            reason += f"; cut at {self._noise_limit} of {self._length} bytes"
+        noise = Noise(bytes(self._buffer[: self._noise_limit]), reason)
+        frames.append((Kind.OTHER, noise, self._length))
+        self._reset()
+
+    def _head(self, data: bytes, at: int, frames: list[Frame]) -> int:
+        """The byte string's head, byte by byte: nine at most."""
+        buffer = self._buffer
+        buffer.append(data[at])
+        first = buffer[2]
+        if first not in _LENGTH_BYTES and not 0x40 <= first < 0x58:
+            self._broken(
+                frames, ProtocolError("a CBOR frame must be a byte string of definite length in tag 24")
+            )
+            return at
+        more = _LENGTH_BYTES.get(first, 0)
+        if len(buffer) < 3 + more:
+            return at + 1
+        length = int.from_bytes(buffer[3:], "big") if more else first - 0x40
+        self.binary = True
+        if length > self._limit:
+            self._exceeded(frames, "a CBOR frame", length)
+            return at
+        buffer.clear()
+        self._length = length
+        self._state = _State.PAYLOAD
+        # An empty payload is complete without another byte.
+        return at + 1 if length else self._payload(data, at + 1, frames)
+
+    def _payload(self, data: bytes, at: int, frames: list[Frame]) -> int:
+        buffer = self._buffer
+        stop = at + self._length - len(buffer)
+        if stop > len(data):
+            buffer += data[at:]
+            return len(data)
+        payload = data[at:stop]
+        if buffer:
+            buffer += payload
+            payload = bytes(buffer)
+        frames.append((Kind.CBOR, payload, len(payload)))
+        self._reset()
+        return stop
+
+    def _reset(self) -> None:
+        self._state = _State.START
+        self._buffer.clear()
+        self._length = 0
+
+    def _exceeded(self, frames: list[Frame], what: str, size: int) -> None:
+        self._broken(frames, LimitExceeded(f"{what} of {size} bytes or more; Limits.frame is {self._limit}"))
+
+    def _broken(self, frames: list[Frame], error: Exception) -> None:
+        frames.append((Kind.OTHER, Broken(error), 0))
+        self.stop()
+
+
+def cbor_frame(payload: bytes) -> bytes:
+    """The frame around a CBOR payload: tag 24, byte string head, payload (FRM-3)."""
+    size = len(payload)
+    if size < 24:
+        return b"\xd8\x18%c%b" % (0x40 + size, payload)
+    if size < 0x100:
+        return b"\xd8\x18\x58%c%b" % (size, payload)
+    if size < 0x10000:
+        return b"\xd8\x18\x59%b%b" % (size.to_bytes(2, "big"), payload)
+    if size < 0x1_0000_0000:
+        return b"\xd8\x18\x5a%b%b" % (size.to_bytes(4, "big"), payload)
+    return b"\xd8\x18\x5b%b%b" % (size.to_bytes(8, "big"), payload)
+
+
+def frame_size(frame: bytes) -> int:
+    """The size of one whole frame as the reader will count it (CRD-3): the line without its line
+    feed, or the CBOR payload.
+    """
+    if frame[0] == _BRACE:
+        return len(frame) - 1
+    return len(frame) - 3 - _LENGTH_BYTES.get(frame[2], 0)

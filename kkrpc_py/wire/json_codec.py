@@ -1,0 +1,263 @@
+"""JSON text to Python values and back, exactly (VAL-2, VAL-3, FRM-8).
+
+It owns what JSON can carry, kkrpc's form of bytes within JSON, and the bounds on what a peer's
+JSON may hold. It does not own messages (`classic`) or frames (`framing`).
+
+msgspec does the work; where it cannot (it refuses the unpaired surrogates that JavaScript sends,
+and has no ASCII-only output) the standard library does.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from itertools import accumulate
+from json.encoder import encode_basestring_ascii
+from typing import Any
+
+import msgspec
+
+from kkrpc_py.errors import NotSerializable
+from kkrpc_py.limits import Limits
+from kkrpc_py.wire.values import Rules, digits_bound, plain_bytes
+
+__all__ = ["BYTES_TYPES", "JsonError", "JsonLimitError", "JsonReader", "JsonWriter"]
+
+_JS_MAX = 2**53 - 1
+# The message, its args, and the mapping in them: what every value is nested in already.
+_ENVELOPE_DEPTH = 2
+# kkrpc's form of bytes is a list in a mapping.
+_BYTES_DEPTH = 2
+BYTES_TYPES: frozenset[type] = frozenset((bytes, bytearray, memoryview))
+_BYTES_MARK = "Uint8Array"
+_BYTES_MARK_ASCII = b"Uint8Array"
+_NOT_ASCII = re.compile("[^\x00-\x7f]+")
+
+
+class JsonError(ValueError):
+    """The text is not JSON as RFC 8259 has it, or holds a number that no float can express."""
+
+
+class JsonLimitError(JsonError):
+    """The text is nested deeper than `Limits.depth`, or holds an integer over `Limits.digits`."""
+
+
+def _is_bytes_form(value: dict[Any, Any]) -> bool:
+    return value.get("type") == _BYTES_MARK and isinstance(value.get("data"), (list, tuple))
+
+
+def _refuse_bytes_form(value: dict[Any, Any]) -> str | None:
+    return "in JSON its reader would take it for bytes" if _is_bytes_form(value) else None
+
+
+class JsonWriter:
+    """Checks values and writes messages for one kind of reader.
+
+    `stock`: the reader may be kkrpc itself. It gets ASCII alone, since kkrpc corrupts a character
+    that is split between two reads, and integers up to 2**53 - 1, since JavaScript changes others.
+    """
+
+    def __init__(self, limits: Limits, *, stock: bool) -> None:
+        self._ascii = stock
+        # A value with its comma takes two bytes at least.
+        shape: dict[str, Any] = {
+            "containers": (dict, list, tuple),
+            "text_keys": True,
+            "max_int": _JS_MAX if stock else digits_bound(limits.digits),
+            "items": limits.frame // 2 + 1,
+            "finite": True,
+            "refuse_dict": _refuse_bytes_form,
+        }
+        plain = {type(None): None, bool: None, int: None, float: None, str: None}
+        depth = limits.depth - _ENVELOPE_DEPTH
+        self._depth = depth
+        self._plain = Rules(leaves={**plain}, depth=depth, **shape)
+        self._with_bytes = Rules(
+            leaves={**plain, bytes: None, bytearray: None, memoryview: plain_bytes}, depth=depth, **shape
+        )
+
+    def fit(self, value: Any, root: str) -> Any:
+        """`value` if JSON carries it exactly, bytes not included; else raise `NotSerializable`.
+
+        Text that is no Unicode and mappings that look like kkrpc's bytes pass; `dumps` and
+        `looks_like_bytes` tell of them at less cost.
+        """
+        kind = type(value)
+        if kind is not str and kind is not bool and self._plain.accepts(value) is None:
+            self._plain.demand(value, root)
+        return value
+
+    def fit_with_bytes(self, value: Any, root: str) -> Any:
+        """As `fit`, with bytes anywhere in `value` put into kkrpc's form."""
+        found = self._with_bytes.accepts(value)
+        if found is None:
+            self._with_bytes.demand(value, root)
+        elif not found.isdisjoint(BYTES_TYPES):
+            # Before the conversion, after which they could not be told from it.
+            self._with_bytes.demand(value, root)
+            return _with_bytes_form(value, root, self._depth)
+        return value
+
+    def fit_checked(self, value: Any, root: str) -> Any:
+        """As `fit_with_bytes`, with nothing left for later."""
+        self._with_bytes.demand(value, root)
+        return _with_bytes_form(value, root, self._depth)
+
+    def fit_plain_checked(self, value: Any, root: str) -> Any:
+        """As `fit`, with nothing left for later."""
+        self._plain.demand(value, root)
+        return value
+
+    def dumps(self, mapping: dict[str, Any]) -> bytes:
+        """The text of a message whose values were fitted, without line feed."""
+        try:
+            text = msgspec.json.encode(mapping)
+        except UnicodeEncodeError:
+            return json.dumps(mapping, separators=(",", ":"), allow_nan=False, check_circular=False).encode()
+        if self._ascii and not text.isascii():
+            # Only strings hold such characters, and there they may be escaped.
+            text = _NOT_ASCII.sub(_escape, text.decode()).encode()
+        return text
+
+    @staticmethod
+    def looks_like_bytes(text: bytes) -> bool:
+        """Whether a message fitted without bytes could hold what its reader takes for them."""
+        return _BYTES_MARK_ASCII in text
+
+
+def _escape(run: re.Match[str]) -> str:
+    return encode_basestring_ascii(run[0])[1:-1]
+
+
+def _with_bytes_form(value: Any, root: str, depth: int) -> Any:
+    kind = type(value)
+    if kind in BYTES_TYPES:
+        if depth < _BYTES_DEPTH:
+            raise NotSerializable(kind.__name__, root, "as kkrpc's form of bytes it is nested too deep")
+        return {"type": _BYTES_MARK, "data": list(value.tobytes() if kind is memoryview else value)}
+    if kind is dict:
+        return {key: _with_bytes_form(item, root, depth - 1) for key, item in value.items()}
+    if kind is list or kind is tuple:
+        return [_with_bytes_form(item, root, depth - 1) for item in value]
+    return value
+
+
+# Everything but brackets, braces, quotes and backslashes.
+_NO_STRUCTURE = bytes(set(range(256)) - set(b'[]{}"\\'))
+_STRING = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"', re.DOTALL)
+_STRIPPED_STRING = re.compile(rb'"[^"]*"')
+_STEP = [1 if byte in b"[{" else -1 if byte in b"]}" else 0 for byte in range(256)]
+_DIGITS_ONLY = bytes(0x30 if byte in b"0123456789" else 0x20 for byte in range(256))
+_LONG_NUMBER_SAMPLES = 20
+
+
+class JsonReader:
+    """Parses a peer's JSON within bounds."""
+
+    def __init__(self, limits: Limits) -> None:
+        self._depth = limits.depth
+        self._digits = limits.digits
+        self._decoder = msgspec.json.Decoder()
+        self._skeletons = msgspec.json.Decoder(_Skeleton)
+
+    def loads(self, text: bytes) -> Any:
+        """The value of a JSON text, bytes in kkrpc's form made bytes.
+
+        `JsonError` says that it is no JSON, `JsonLimitError` that it passes a bound.
+        """
+        if text.count(b"[") + text.count(b"{") > self._depth and _deeper_than(self._depth, text):
+            raise JsonLimitError(f"nested deeper than Limits.depth ({self._depth})")
+        if len(text) > self._digits and self._may_hold_long_number(text):
+            self._refuse_long_number(text)
+        try:
+            value = self._decoder.decode(text)
+        except (msgspec.MsgspecError, ValueError, RecursionError) as error:
+            value = _loads_unpaired(text, error)
+        if _BYTES_MARK_ASCII in text:
+            value = _without_bytes_form(value)
+        return value
+
+    def salvage(self, text: bytes) -> tuple[Any, Any]:
+        """`id` and `type` of a message that `loads` refused for its bounds; None where unknown."""
+        try:
+            skeleton = self._skeletons.decode(text)
+        except (msgspec.MsgspecError, ValueError, RecursionError):
+            return None, None
+        return skeleton.id, skeleton.type
+
+    def _may_hold_long_number(self, text: bytes) -> bool:
+        """A sample of the text tells: a run of digits too long covers so many of its bytes."""
+        step = max(1, self._digits // _LONG_NUMBER_SAMPLES)
+        return b"0" * ((self._digits + 1) // step) in text[::step].translate(_DIGITS_ONLY)
+
+    def _refuse_long_number(self, text: bytes) -> None:
+        run = b"0" * (self._digits + 1)
+        if run in text.translate(_DIGITS_ONLY) and run in _STRING.sub(b'""', text).translate(_DIGITS_ONLY):
+            raise JsonLimitError(f"a number of more than Limits.digits ({self._digits}) digits")
+
+
+class _Skeleton(msgspec.Struct):
+    id: str | int | None = None
+    type: str | None = None
+
+
+def _deeper_than(limit: int, text: bytes) -> bool:
+    """Whether lists and mappings are nested deeper than that; linear, for text that is no JSON too."""
+    if b"\\" in text:
+        text = _STRING.sub(b"", text)
+    shape = text.translate(None, _NO_STRUCTURE)
+    if b'"' in shape:
+        # Two quotes side by side may go: they change nothing about what is within a string.
+        shape = _STRIPPED_STRING.sub(b"", shape.replace(b'""', b""))
+    # A list of small mappings, the common case, is taken down to its outline in C. That is at
+    # most two levels lower.
+    outline = shape.replace(b"{}", b"").replace(b"[]", b"")
+    return _depth(outline) > limit - 2 and _depth(shape) > limit
+
+
+def _depth(shape: bytes) -> int:
+    return max(accumulate(map(_STEP.__getitem__, shape)), default=0)
+
+
+def _loads_unpaired(text: bytes, error: Exception) -> Any:
+    """What msgspec refused, if unpaired surrogates were the reason."""
+    if b"\\u" not in text:
+        raise JsonError(str(error)) from None
+    try:
+        return json.loads(text.decode(), parse_constant=_no_constant, parse_float=_finite)
+    except (ValueError, RecursionError) as again:
+        raise JsonError(str(again)) from None
+
+
+def _no_constant(name: str) -> Any:
+    raise JsonError(f"{name} is no JSON")
+
+
+def _finite(text: str) -> float:
+    number = float(text)
+    if not math.isfinite(number):
+        raise JsonError("number out of range")
+    return number
+
+
+_CONTAINER_TYPES = frozenset((list, dict))
+
+
+def _without_bytes_form(value: Any) -> Any:
+    if type(value) is dict:
+        if len(value) == 2 and _is_bytes_form(value):
+            data = value["data"]
+            try:
+                return bytes(data)
+            except (TypeError, ValueError):
+                pass
+            if set(map(type, data)) <= {int, float}:
+                # As JavaScript fills a Uint8Array.
+                return bytes(int(item) % 256 for item in data)
+        for key, item in value.items():
+            if type(item) in _CONTAINER_TYPES:
+                value[key] = _without_bytes_form(item)
+    elif type(value) is list and not _CONTAINER_TYPES.isdisjoint(map(type, value)):
+        value[:] = map(_without_bytes_form, value)
+    return value

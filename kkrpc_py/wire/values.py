@@ -1,0 +1,237 @@
+"""Which values a codec carries exactly, and the check of a value before it is encoded (VAL-1).
+
+Both codecs take some types that they then change in silence (msgspec writes NaN as null and a
+Decimal as a string, cbor2 writes a memoryview as a list). So nothing is encoded before it was
+checked here against the codec's own `Rules`, by exact type: a subclass is another type.
+
+There are two passes. `Rules.accepts` is the fast one: it walks a value level by level with C
+built-ins and only says yes or no. `Rules.demand` is the slow one, run when the answer was no, to
+say what and where. What the types are is the codecs' business, not this module's.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable
+from itertools import chain
+from typing import Any
+
+from kkrpc_py.errors import LimitExceeded, NotSerializable
+
+__all__ = ["Check", "Rules", "digits_bound", "holds_unpaired_surrogate", "plain_bytes"]
+
+Check = Callable[[Any], "str | None"]
+"""Says why a value of its type cannot be carried; None if it can."""
+
+_SMALL_INT = 2**63
+_LISTS = frozenset((list, tuple))
+_SETS = frozenset((set, frozenset))
+_CONTAINERS = frozenset((dict, list, tuple, set, frozenset))
+
+
+class Rules:
+    """What one codec carries exactly.
+
+    `leaves` maps each type that holds no others to its check, or None where every value is fine;
+    `containers` are those of dict, list, tuple, set and frozenset that it takes. `text_keys`: a
+    dict's keys must be str; else they are values like any other. `max_int` bounds the size of
+    integers. `refuse_dict` is the check of a whole dict. `depth` bounds nested containers, `items`
+    the values altogether.
+    """
+
+    def __init__(
+        self,
+        *,
+        leaves: dict[type, Check | None],
+        containers: Iterable[type],
+        text_keys: bool,
+        max_int: int,
+        depth: int,
+        items: int,
+        refuse_dict: Check | None = None,
+        finite: bool,
+    ) -> None:
+        self.containers = frozenset(containers)
+        self.known = frozenset(leaves) | self.containers
+        self.text_keys = text_keys
+        self.depth = depth
+        self.items = items
+        self.max_int = max_int
+        self.finite = finite
+        self._refuse_dict = refuse_dict
+        self._checks = {kind: check for kind, check in leaves.items() if check is not None}
+        # The two types that come in thousands have bulk checks of their own below.
+        self._single = frozenset(self._checks) - {int, float, str}
+        self._bulk = self._single | ({int, float} if finite else {int})
+
+    def accepts(self, value: Any) -> frozenset[type] | set[type] | None:
+        """The types within `value` if all of it is fine as far as this pass can see, else None.
+
+        Text is left to the encoder, which refuses what is not Unicode, and so is `refuse_dict`.
+        """
+        level: list[Any] = value if type(value) is list else [value]
+        # A list is its own first level; anything else was wrapped to make one.
+        floor = self.depth - (level is value)
+        found: set[type] = set()
+        room = self.items
+        while level:
+            types = set(map(type, level))
+            if not types <= self.known:
+                return None
+            found |= types
+            for kind in types & self._bulk:
+                if not self._accepts_all(
+                    kind, level if len(types) == 1 else [v for v in level if type(v) is kind]
+                ):
+                    return None
+            nested = types & _CONTAINERS
+            if not nested:
+                break
+            room -= len(level)
+            if floor <= 0 or room < 0:
+                return None
+            floor -= 1
+            inner = level if nested == types else [v for v in level if type(v) in nested]
+            if sum(map(len, inner)) > room:
+                return None
+            below: list[Any] = []
+            if dict in nested:
+                dicts = inner if len(nested) == 1 else [v for v in inner if type(v) is dict]
+                if not self.text_keys:
+                    below.extend(chain.from_iterable(dicts))
+                elif not set(map(type, chain.from_iterable(dicts))) <= _TEXT:
+                    return None
+                below.extend(chain.from_iterable(map(dict.values, dicts)))
+                if len(nested) > 1:
+                    below.extend(chain.from_iterable(v for v in inner if type(v) is not dict))
+            else:
+                below.extend(chain.from_iterable(inner))
+            level = below
+        return found
+
+    def _accepts_all(self, kind: type, values: list[Any]) -> bool:
+        if kind is int:
+            return max(values) <= self.max_int and min(values) >= -self.max_int
+        if kind is float:
+            return all(map(math.isfinite, values))
+        check = self._checks[kind]
+        return all(check(value) is None for value in values)
+
+    def demand(self, value: Any, root: str) -> None:
+        """Raise `NotSerializable` with the path to what `accepts` refused, or `LimitExceeded`.
+
+        Returns if there is nothing to refuse. Each container is looked at once, however often it
+        occurs, so this is linear in the size of the value in memory.
+        """
+        seen: set[int] = set()
+        above: set[int] = set()
+        # An entry is a value with the way to it, or the identity of a container to leave again.
+        stack: list[tuple[Any, _Way | None] | int] = [(value, None)]
+        items = 0
+        while stack:
+            entry = stack.pop()
+            if isinstance(entry, int):
+                above.discard(entry)
+                continue
+            item, way = entry
+            kind = type(item)
+            reason = self._refusal(item, kind)
+            if reason is not None:
+                raise NotSerializable(kind.__qualname__, _path(root, way), reason)
+            if kind not in _CONTAINERS:
+                continue
+            identity = id(item)
+            if identity in above:
+                raise NotSerializable(kind.__qualname__, _path(root, way), "it contains itself")
+            if len(above) >= self.depth:
+                raise NotSerializable(
+                    kind.__qualname__,
+                    _path(root, way),
+                    f"nested deeper than Limits.depth allows ({self.depth})",
+                )
+            if identity in seen:
+                continue
+            seen.add(identity)
+            above.add(identity)
+            stack.append(identity)
+            items += len(item)
+            if items > self.items:
+                break
+            stack.extend(_children(item, kind, way))
+        # Shared containers are written once for each place they stand in.
+        if self.accepts(value) is None:
+            raise LimitExceeded("the message is larger than Limits.frame or nested deeper than Limits.depth")
+
+    def _refusal(self, item: Any, kind: type) -> str | None:
+        if kind not in self.known:
+            return ""
+        if kind is int:
+            return None if abs(item) <= self.max_int else self._int_refusal(item)
+        if kind is float and self.finite:
+            return None if math.isfinite(item) else f"JSON has no {item}"
+        if kind is dict:
+            if self.text_keys:
+                for key in item:
+                    if type(key) is not str:
+                        return f"its key {key!r:.80} is no str"
+            return self._refuse_dict(item) if self._refuse_dict is not None else None
+        check = self._checks.get(kind)
+        return check(item) if check is not None else None
+
+    def _int_refusal(self, item: int) -> str:
+        if self.max_int < _SMALL_INT:
+            return f"{item.bit_length()} bits, and JavaScript's numbers are exact up to 2**53 - 1"
+        return "it has more digits than Limits.digits allows"
+
+
+_TEXT = frozenset((str,))
+_Way = tuple[Any, str]
+"""The way to a value: the way to its container (or None), and the step from there."""
+
+
+def _children(item: Any, kind: type, way: _Way | None) -> list[tuple[Any, _Way | None]]:
+    found: list[tuple[Any, _Way | None]]
+    if kind is dict:
+        found = [(value, (way, f"[{key!r:.80}]")) for key, value in item.items()]
+        found.extend((key, (way, f".key({key!r:.80})")) for key in item if type(key) is not str)
+    elif kind in _LISTS:
+        found = [(value, (way, f"[{index}]")) for index, value in enumerate(item)]
+    else:
+        found = [(value, (way, "{…}")) for value in item]
+    # The last one pushed is looked at first; the first offender is the one to name.
+    found.reverse()
+    return found
+
+
+def _path(root: str, way: _Way | None) -> str:
+    steps: list[str] = []
+    while way is not None:
+        way, step = way
+        steps.append(step)
+    return root + "".join(reversed(steps))
+
+
+def digits_bound(digits: int) -> int:
+    """The largest integer of that many decimal digits; 4300 at most, beyond which Python itself
+    refuses to turn integers into text.
+    """
+    return int(10 ** min(digits, 4300)) - 1
+
+
+def holds_unpaired_surrogate(text: str) -> str | None:
+    """Why CBOR, whose text is UTF-8, cannot carry this text; None if it can."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return "it holds an unpaired surrogate, which UTF-8 cannot express"
+    return None
+
+
+def plain_bytes(view: memoryview) -> str | None:
+    """Why a memoryview is not just a row of bytes; None if it is."""
+    try:
+        if view.ndim == 1 and view.itemsize == 1 and view.format in ("B", "b", "c"):
+            return None
+    except ValueError:
+        return "it has been released"
+    return "only a memoryview of single bytes in one dimension is sent"
