@@ -10,7 +10,8 @@
     ├── ChannelClosed           the connection is gone; also ConnectionError
     ├── ProtocolError           the peer broke a rule of spec/protocol.md
     ├── LimitExceeded           a bound of `Limits` was hit, here or at the peer
-    └── NotSerializable         a value that no agreed codec carries exactly; also TypeError
+    ├── NotSerializable         a value that no agreed codec carries exactly; also TypeError
+    └── InternalError           a fault of this library; its text stays on this side
 
 This module owns the exception classes and their mapping to and from `ErrorValue`, the
 dialect-free form of an error on the wire. It does not own where exceptions are caught: that
@@ -31,6 +32,7 @@ __all__ = [
     "CallTimeout",
     "ChannelClosed",
     "ErrorValue",
+    "InternalError",
     "KkrpcError",
     "LimitExceeded",
     "MethodNotFound",
@@ -163,6 +165,10 @@ class NotSerializable(KkrpcError, TypeError):
         self.path = path
         self.reason = reason
         self.needs_cbor = needs_cbor
+
+
+class InternalError(KkrpcError):
+    """A fault of this library. The peer is told the name and nothing else; the log has the rest."""
 
 
 # Names that a remote error may be caught by. Nothing that steers the interpreter or an event

@@ -39,11 +39,11 @@ class Limits:
     """Frames waiting to be written above which whoever sends more waits."""
     send_max: int = 64 * _MIB
     """Answers of the reader itself waiting to be written; more closes the channel (CLS-5)."""
-    cleanup_seconds: float = 5.0
+    cleanup_seconds: float = 2.0
     """What a handler's or generator's cleanup may take when it is cancelled or the channel closes."""
     hello_seconds: float = 2.0
     """How long a call that needs an extension waits for the peer's answer to the hello (HEL-6)."""
-    drain_seconds: float = 5.0
+    drain_seconds: float = 2.0
     """How long a closing channel goes on writing what was queued before."""
 
     def __post_init__(self) -> None:

@@ -142,7 +142,7 @@ class Connection:
             event = handlers[type(message)](message, size)
             if event is not None:
                 happened.append(event)
-        if self.outbox.size > self.limits.send_max:
+        if self.outbox.control_size > self.limits.send_max:
             happened.append(ev.Lost(LimitExceeded("the peer does not read the answers to what it sends (send_max)")))
         return happened
 
@@ -296,31 +296,39 @@ class Connection:
         call.open()
         self._put(m.StreamOpened(call.id))
 
-    def send_chunks(self, call: IncomingCall, values: list[Any]) -> None:
-        """The producer has values: not more than `call.room` (STR-2, BAT-1, CRD-3).
+    def send_chunks(self, call: IncomingCall, values: list[Any]) -> int:
+        """The producer has values: `call.room` at the most, one at the least (STR-2, BAT-1, CRD-3).
 
+        Removes from `values` those that were sent, and returns the bytes of their frames. Some
+        stay where the batch was too large for one frame and the credit ended with a part of it.
         Raises NotSerializable and LimitExceeded for the first value that cannot be sent; those
-        before it are.
+        before it are sent.
         """
         if self._step_callee(call, CalleeEvent.YIELD) is not Do.SEND:
-            return
-        assert call.id is not None and call.lane is not None
+            values.clear()
+            return 0
         try:
-            self._put_chunks(call, values)
+            size = self._put_chunks(call, values)
         except (NotSerializable, LimitExceeded):
             if len(values) == 1:
                 raise
-            for value in values:
-                self._put_chunks(call, [value])
+        else:
+            values.clear()
+            return size
+        size = 0
+        while values and call.room:
+            size += self._put_chunks(call, values[:1])
+            del values[0]
+        return size
 
-    def _put_chunks(self, call: IncomingCall, values: list[Any]) -> None:
+    def _put_chunks(self, call: IncomingCall, values: list[Any]) -> int:
         assert call.id is not None and call.lane is not None
         frame = self._encoder.encode(m.Chunks(call.id, values))
+        size = frame_size(frame)
         if call.window is not None:
-            # Split batches of large values may overdraw by more than one frame; a batch never
-            # holds more than the window's chunks, and no frame follows it without credit.
-            call.window.spend(len(values), frame_size(frame))
+            call.window.spend(len(values), size)
         self.outbox.put_in(call.lane, frame)
+        return size
 
     def end_stream(self, call: IncomingCall, result: Any = UNSET) -> None:
         """The producer is exhausted (STR-3); `result` goes where it was agreed (RES-1).

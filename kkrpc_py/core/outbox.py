@@ -21,18 +21,20 @@ class StreamLane:
 
 
 class Outbox:
-    """`size` is the bytes of all frames that have not been taken."""
+    """`size` is the bytes of all frames that have not been taken, `control_size` those of the first lane."""
 
-    __slots__ = ("_control", "_turns", "size")
+    __slots__ = ("_control", "_turns", "control_size", "size")
 
     def __init__(self) -> None:
         self._control: deque[bytes] = deque()
         self._turns: deque[StreamLane] = deque()
         self.size = 0
+        self.control_size = 0
 
     def put(self, frame: bytes) -> None:
         self._control.append(frame)
         self.size += len(frame)
+        self.control_size += len(frame)
 
     def put_in(self, lane: StreamLane, frame: bytes) -> None:
         if not lane.frames:
@@ -52,7 +54,7 @@ class Outbox:
         for lane in self._turns:
             lane.frames.clear()
         self._turns.clear()
-        self.size = 0
+        self.size = self.control_size = 0
 
     def take(self, most: int) -> list[bytes]:
         """Frames to write next, whole ones, `most` bytes and one frame at the most."""
@@ -62,6 +64,7 @@ class Outbox:
         while size < most:
             if control:
                 frame = control.popleft()
+                self.control_size -= len(frame)
             elif turns:
                 lane = turns.popleft()
                 frame = lane.frames.popleft()

@@ -169,8 +169,6 @@ def _callee() -> dict[tuple[CalleeState, CalleeEvent], CalleeRow]:
         (s.STOPPING_CALL, e.CANCEL): (s.STOPPING_CALL, Do.IGNORE),
         (s.STOPPING_CALL, e.ACK): (s.STOPPING_CALL, Do.VIOLATION),
         (s.STOPPING_CALL, e.REQUEST): (s.STOPPING_CALL, Do.VIOLATION),
-        # A handler that finished in spite of the cancel: its answer is the acknowledgement.
-        (s.STOPPING_CALL, e.RETURN): (s.DONE, Do.SEND),
         (s.STOPPING_CALL, e.RAISE): (s.DONE, Do.SEND),
         (s.STOPPING_CALL, e.STOPPED): (s.DONE, Do.SEND),
         (s.STOPPING_STREAM, e.CANCEL): (s.STOPPING_STREAM, Do.IGNORE),

@@ -1,0 +1,212 @@
+"""`Call`: what `api.method(…)` gives. It is sent when it is first awaited or iterated.
+
+This module owns the caller's wait for an answer. What arrives is put into `PendingCall` by the
+channel; a stream's values are `channel.stream`'s.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Coroutine, Generator
+from typing import Any, Generic, Protocol, TypeVar
+
+import anyio
+
+from kkrpc_py.channel.stream import StreamCall, StreamHost, StreamIterator, StreamReceiver
+from kkrpc_py.core.calls import OutgoingCall
+from kkrpc_py.errors import CallTimeout, ErrorValue, KkrpcError, NotSerializable, error_from_wire
+
+__all__ = ["Call", "CallHost", "PendingCall"]
+
+T = TypeVar("T")
+
+
+class CallHost(StreamHost, Protocol):
+    """What a call needs of its channel."""
+
+    timeout: float | None
+
+    async def clear(self) -> None:
+        """Wait until the channel is congested no more. Raises ChannelClosed."""
+        ...
+
+    async def settled(self) -> None:
+        """Wait until it is known what was agreed with the peer, as long as `Limits.hello_seconds`."""
+        ...
+
+
+class PendingCall:
+    """Where the answer to one call arrives: a value, an error, or a stream."""
+
+    __slots__ = ("_error", "_event", "_value", "receiver")
+
+    def __init__(self) -> None:
+        self.receiver: StreamReceiver | None = None
+        self._event = anyio.Event()
+        self._value: Any = None
+        self._error: ErrorValue | KkrpcError | None = None
+
+    def set_value(self, value: Any) -> None:
+        self._value = value
+        self._event.set()
+
+    def set_error(self, error: ErrorValue | KkrpcError) -> None:
+        self._error = error
+        self._event.set()
+
+    def set_stream(self, receiver: StreamReceiver) -> None:
+        self.receiver = receiver
+        self._event.set()
+
+    async def answer(self) -> Any:
+        """The value or the StreamReceiver that came. Raises the error that came."""
+        await self._event.wait()
+        if self._error is not None:
+            raise self._error if isinstance(self._error, KkrpcError) else error_from_wire(self._error)
+        return self._value if self.receiver is None else self.receiver
+
+
+async def invoke(host: CallHost, method: str, args: list[Any]) -> Any:
+    """Send one call and wait for its answer: a value, or a StreamReceiver.
+
+    Raises what the handler raised, ChannelClosed, CallTimeout, NotSerializable, LimitExceeded. A
+    caller that stops waiting cancels the call.
+    """
+    await host.clear()
+    pending = PendingCall()
+    connection = host.connection
+    try:
+        call = connection.call(method, args, pending)
+    except NotSerializable as exc:
+        if not (exc.needs_cbor and connection.pending):
+            raise
+        await host.settled()
+        await host.clear()
+        call = connection.call(method, args, pending)
+    host.kick()
+    try:
+        if host.timeout is None:
+            return await pending.answer()
+        return await _answer_in_time(pending, call, host.timeout)
+    except KkrpcError as exc:
+        if isinstance(exc, CallTimeout):
+            _abandon(host, call, pending)
+        raise
+    except BaseException:
+        _abandon(host, call, pending)
+        raise
+
+
+async def _answer_in_time(pending: PendingCall, call: OutgoingCall, seconds: float) -> Any:
+    with anyio.move_on_after(seconds):
+        return await pending.answer()
+    raise CallTimeout(call.method, seconds)
+
+
+def _abandon(host: CallHost, call: OutgoingCall, pending: PendingCall) -> None:
+    if pending.receiver is not None:
+        pending.receiver.cancel()
+    else:
+        host.connection.cancel(call)
+        host.kick()
+
+
+class Call(Coroutine[Any, Any, Any], Generic[T]):
+    """One call, not sent yet.
+
+    Awaited, it gives the value, or a `StreamCall` where the answer is a stream. Iterated with
+    `async for`, it gives the stream's values; awaited after that, the generator's return value.
+    """
+
+    __slots__ = ("__weakref__", "_args", "_coroutine", "_host", "_iterated", "_method", "_receiver")
+
+    def __init__(self, host: CallHost, method: str, args: list[Any]) -> None:
+        self._host = host
+        self._method = method
+        self._args = args
+        self._coroutine: Coroutine[Any, Any, Any] | None = None
+        self._iterated = False
+        self._receiver: Callable[[], StreamReceiver | None] = _no_receiver
+
+    async def _run(self) -> Any:
+        answer = await invoke(self._host, self._method, self._args)
+        return StreamCall(answer) if isinstance(answer, StreamReceiver) else answer
+
+    async def _result(self) -> Any:
+        receiver = self._receiver()
+        if receiver is None:
+            raise RuntimeError("await this call after its loop, for the generator's return value")
+        stream: StreamCall[T] = StreamCall(receiver)
+        return await stream.result()
+
+    def _start(self) -> Coroutine[Any, Any, Any]:
+        if self._coroutine is not None:
+            raise RuntimeError("a call can be awaited once")
+        self._coroutine = self._result() if self._iterated else self._run()
+        return self._coroutine
+
+    def __await__(self) -> Generator[Any, Any, Any]:
+        return self._start().__await__()
+
+    def __aiter__(self) -> StreamIterator[T]:
+        """The values of the stream that the call returns. Raises TypeError where it returns none."""
+        if self._coroutine is not None or self._iterated:
+            raise RuntimeError("a call can be awaited or iterated once")
+        self._iterated = True
+        opened: list[StreamReceiver] = []
+        self._receiver = lambda: opened[0] if opened else None
+        host, method, args = self._host, self._method, self._args
+
+        async def begin() -> StreamReceiver:
+            answer = await invoke(host, method, args)
+            if not isinstance(answer, StreamReceiver):
+                raise TypeError(f"{method!r} returned {type(answer).__name__}, not a stream")
+            opened.append(answer)
+            return answer
+
+        return StreamIterator(begin)
+
+    # The coroutine protocol: `create_task(call)` and the event loops step it as one.
+
+    def send(self, value: Any) -> Any:
+        return (self._coroutine or self._start()).send(value)
+
+    def throw(self, *exc: Any) -> Any:
+        return (self._coroutine or self._start()).throw(*exc)
+
+    def close(self) -> None:
+        if self._coroutine is not None:
+            self._coroutine.close()
+        else:
+            self._iterated = True  # given up on purpose: no warning
+
+    @property
+    def cr_running(self) -> bool:
+        return bool(getattr(self._coroutine, "cr_running", False))
+
+    @property
+    def cr_suspended(self) -> bool:
+        return bool(getattr(self._coroutine, "cr_suspended", False))
+
+    @property
+    def cr_frame(self) -> Any:
+        return getattr(self._coroutine or Call._run, "cr_frame", None)
+
+    @property
+    def cr_await(self) -> Any:
+        return getattr(self._coroutine, "cr_await", None)
+
+    @property
+    def cr_code(self) -> Any:
+        return Call._run.__code__
+
+    def __repr__(self) -> str:
+        return f"<Call {self._method!r}>"
+
+    def __del__(self) -> None:
+        if self._coroutine is None and not self._iterated:
+            warnings.warn(f"the call of {self._method!r} was never awaited", RuntimeWarning, stacklevel=2, source=self)
+
+
+def _no_receiver() -> StreamReceiver | None:
+    return None

@@ -1,0 +1,385 @@
+"""`RPCChannel`: the running thing.
+
+It owns the tasks of one connection (a reader, a writer, and the workers), how they end, and what
+they tell each other. The protocol is `core.connection`'s, handlers are `channel.dispatch`'s,
+and what callers hold is in `channel.call` and `channel.stream`.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable, Sequence
+from types import TracebackType
+from typing import Any
+
+import anyio
+from anyio.abc import ByteReceiveStream, ObjectReceiveStream, TaskGroup
+
+from kkrpc_py.channel.call import PendingCall
+from kkrpc_py.channel.dispatch import Dispatcher
+from kkrpc_py.channel.expose import Exposed
+from kkrpc_py.channel.interceptors import Interceptor
+from kkrpc_py.channel.proxy import Remote
+from kkrpc_py.channel.stream import StreamReceiver
+from kkrpc_py.channel.threads import Post, Threads, current_post
+from kkrpc_py.channel.workers import WorkerPool
+from kkrpc_py.core import events as ev
+from kkrpc_py.core.calls import OutgoingCall
+from kkrpc_py.core.connection import Codec, Connection
+from kkrpc_py.errors import ChannelClosed, ErrorValue, KkrpcError
+from kkrpc_py.limits import Limits
+
+__all__ = ["RPCChannel"]
+
+_log = logging.getLogger("kkrpc_py")
+
+_READ_BYTES = 1 << 18
+_WRITE_BYTES = 1 << 18
+_JOINED_BYTES = 1 << 16
+"""Frames up to this size are joined into one write; larger ones are not worth the copy."""
+
+
+class RPCChannel:
+    """Both sides of a conversation over one byte stream.
+
+    ``async with RPCChannel(byte_stream, expose=api) as channel:`` runs it. `byte_stream` is an
+    `anyio.abc.ByteStream`, or an `ObjectStream` of bytes or str whose items are whole frames.
+    Leaving the block ends every call and stream, closes the byte stream, and raises the block's
+    own exception, if any, as it is.
+    """
+
+    def __init__(
+        self,
+        byte_stream: Any,
+        *,
+        expose: Any = None,
+        interceptors: Sequence[Interceptor] = (),
+        timeout: float | None = None,
+        codec: Codec = "auto",
+        hello: bool = True,
+        limits: Limits | None = None,
+        tracebacks: bool = False,
+        passthrough: Callable[[bytes], None] | None = None,
+    ) -> None:
+        """
+        :param expose: the object or dict whose methods the peer may call; see `docs/security.md`.
+        :param interceptors: run around every handler, the first one outermost.
+        :param timeout: seconds after which a call without an answer raises CallTimeout; None: never.
+        :param codec: "auto" writes JSON where it is exact and CBOR where both sides know it.
+        :param hello: offer the extensions first; a server that is called leaves it to its client.
+        :param tracebacks: send the tracebacks of handlers' errors to the peer.
+        :param passthrough: gets each line that is no message, without its line feed; by default
+            it is logged.
+        """
+        self.limits = limits if limits is not None else Limits()
+        self.timeout = timeout
+        self.connection = Connection(codec=codec, hello=hello, limits=self.limits)
+        self.post: Post
+        self._stream = byte_stream
+        self._exposed = Exposed(expose)
+        self._interceptors = tuple(interceptors)
+        self._tracebacks = tracebacks
+        self._passthrough = passthrough
+        self._lost_hook: Callable[[ChannelClosed], Awaitable[ChannelClosed]] | None = None
+        self._preamble = b""
+        self._error: KkrpcError | None = None
+        self._crash: BaseException | None = None
+        self._entered = False
+        self._writing = False
+        self._to_write: anyio.Event | None = None
+        self._waiting_for_room: list[Callable[[], None]] = []
+        self._reader_scope = anyio.CancelScope(shield=True)
+        self._writer_scope = anyio.CancelScope(shield=True)
+
+    # Use -----------------------------------------------------------------------------------
+
+    def remote(self) -> Any:
+        """The other side's API: `await channel.remote().math.add(1, 2)`."""
+        return Remote(self, "")
+
+    async def ready(self) -> None:
+        """Wait until it is known which extensions the peer knows.
+
+        Returns after `Limits.hello_seconds` at the latest: a stock peer may never say. Raises
+        ChannelClosed.
+        """
+        await self.settled()
+        if self._error is not None:
+            raise self._closed_error()
+
+    @property
+    def closed(self) -> bool:
+        """Nothing can be called any more, and everything that was pending has failed."""
+        return self._error is not None
+
+    async def wait_closed(self) -> None:
+        """Wait until the channel is closed, by whichever side."""
+        await self._closed_event.wait()
+
+    async def aclose(self) -> None:
+        """Close the channel from inside its block: what is pending fails with ChannelClosed."""
+        self._lose(ChannelClosed("the channel was closed by this side"))
+
+    # Life ----------------------------------------------------------------------------------
+
+    async def __aenter__(self) -> RPCChannel:
+        if self._entered:
+            raise RuntimeError("a channel can be entered once")
+        self._entered = True
+        self.post = current_post()
+        self._closed_event = anyio.Event()
+        self._settled_event = anyio.Event()
+        self._threads = Threads(self.limits.threads, self.post)
+        self._task_group: TaskGroup = anyio.create_task_group()
+        await self._task_group.__aenter__()
+        self._pool = WorkerPool(self._task_group)
+        self._dispatcher = Dispatcher(
+            self,
+            self._exposed,
+            self._interceptors,
+            self._pool,
+            self._threads,
+            tracebacks=self._tracebacks,
+        )
+        self._task_group.start_soon(self._read, name="kkrpc_py reader")
+        self._task_group.start_soon(self._write, name="kkrpc_py writer")
+        return self
+
+    async def __aexit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        # The channel's own tasks are shielded: they end here, in order, and never with an
+        # exception, so that the group has nothing to wrap around the block's own.
+        self._lose(ChannelClosed("the channel was closed by this side"))
+        with anyio.CancelScope(shield=True):
+            self._threads.close()
+            with anyio.move_on_after(self.limits.drain_seconds):
+                await self._pool.wait_ended(self.limits.cleanup_seconds)
+                await self._drained()
+            self._writer_scope.cancel()
+            with anyio.move_on_after(self.limits.drain_seconds) as closing:
+                await self._stream.aclose()
+            if closing.cancelled_caught:
+                _log.warning("the byte stream did not close in time")
+            self._reader_scope.cancel()
+            await self._task_group.__aexit__(None, None, None)
+        if self._crash is not None:
+            raise self._crash
+
+    def _lose(self, error: KkrpcError) -> None:
+        """The channel is over. Everything pending fails now, everything running is cancelled."""
+        if self._error is not None:
+            return
+        self._error = error
+        outgoing, _ = self.connection.close()
+        for call in outgoing:
+            self._fail(call, self._closed_error())
+        self._dispatcher.closing = True
+        self._pool.close()
+        self._wake_waiting()
+        self._settled_event.set()
+        self._closed_event.set()
+        self.kick()
+
+    def _closed_error(self) -> KkrpcError:
+        """A fresh exception for each of those who wait: they are raised in different tasks."""
+        error = self._error
+        assert error is not None
+        if isinstance(error, ChannelClosed):
+            return ChannelClosed(error.message, exit_code=error.exit_code, stderr_tail=error.stderr_tail)
+        closed = ChannelClosed(f"the channel was closed: {error}")
+        closed.__cause__ = error
+        return closed
+
+    def crash(self, exc: BaseException) -> None:
+        self._crash = exc
+        self._lose(ChannelClosed("the channel was interrupted"))
+        self._task_group.cancel_scope.cancel()
+
+    # Reading -------------------------------------------------------------------------------
+
+    async def _read(self) -> None:
+        with self._reader_scope:
+            error = await self._read_until_lost()
+            if self._lost_hook is not None and isinstance(error, ChannelClosed):
+                error = await self._lost_hook(error)
+            self._lose(error)
+
+    async def _read_until_lost(self) -> KkrpcError:
+        stream = self._stream
+        try:
+            while True:
+                data = await _receive(stream)
+                if not self._apply(self.connection.receive_data(data)):
+                    break
+        except anyio.EndOfStream:
+            self._apply(self.connection.receive_eof())
+        except (anyio.BrokenResourceError, anyio.ClosedResourceError, OSError) as exc:
+            return ChannelClosed(f"the byte stream broke: {exc or type(exc).__name__}")
+        except Exception as exc:
+            _log.exception("the reader failed")
+            return ChannelClosed(f"the reader failed: {type(exc).__name__}")
+        return self._lost_error or ChannelClosed("the peer closed the channel")
+
+    _lost_error: KkrpcError | None = None
+
+    def _apply(self, events: list[ev.Event]) -> bool:
+        """Carry out what has happened. False: the byte stream cannot be read on."""
+        alive = True
+        for event in events:
+            match event:
+                case ev.Received():
+                    event.call.owner.put(event.values, event.size)
+                case ev.Returned():
+                    event.call.owner.set_value(event.value)
+                case ev.CallRequested():
+                    self._dispatcher.start(event.call, event.args)
+                case ev.Credited():
+                    self._dispatcher.credit(event.call)
+                case ev.Opened():
+                    self._open(event.call)
+                case ev.Stopped():
+                    if isinstance(event.call.owner, StreamReceiver):
+                        event.call.owner.end(event.result)
+                case ev.Failed():
+                    self._fail(event.call, event.error)
+                case ev.Cancelled():
+                    self._dispatcher.cancel(event.call)
+                case ev.Settled():
+                    self._settled_event.set()
+                case ev.Noticed():
+                    self._notice(event)
+                case ev.Violated():
+                    _log.warning("the peer broke a rule: %s", event.reason)
+                case ev.Lost():
+                    self._lost_error = event.error
+                    alive = False
+        if self.connection.outbox.size:
+            self.kick()
+        return alive
+
+    def _open(self, call: OutgoingCall) -> None:
+        pending: PendingCall = call.owner
+        call.owner = receiver = StreamReceiver(self, call)
+        pending.set_stream(receiver)
+
+    def _fail(self, call: OutgoingCall, error: ErrorValue | KkrpcError) -> None:
+        owner = call.owner
+        if isinstance(owner, StreamReceiver):
+            owner.fail(error)
+        else:
+            owner.set_error(error)
+
+    def _notice(self, noise: ev.Noticed) -> None:
+        if self._passthrough is None:
+            _log.info("not a message (%s): %s", noise.reason, noise.data[:200].decode(errors="backslashreplace"))
+            return
+        try:
+            self._passthrough(noise.data)
+        except Exception:
+            _log.exception("the passthrough hook failed")
+
+    # Writing -------------------------------------------------------------------------------
+
+    def kick(self) -> None:
+        if self._to_write is not None:
+            self._to_write.set()
+            self._to_write = None
+
+    async def _write(self) -> None:
+        with self._writer_scope:
+            try:
+                await self._write_until_closed()
+            except (anyio.BrokenResourceError, anyio.ClosedResourceError, OSError):
+                # The reader sees the end, and what came before it, and says what it was.
+                self.connection.outbox.clear()
+                self._broken = True
+                self._wake_waiting()
+            except Exception:
+                _log.exception("the writer failed")
+                self._lose(ChannelClosed("the writer failed"))
+        self._writing = False
+
+    _broken = False
+
+    async def _write_until_closed(self) -> None:
+        connection, stream = self.connection, self._stream
+        high = self.limits.send_high_water
+        if self._preamble:
+            await stream.send(self._preamble)
+        while True:
+            frames = connection.data_to_send(_WRITE_BYTES)
+            if not frames:
+                self._writing = False
+                if self._error is not None:
+                    return
+                self._to_write = event = anyio.Event()
+                await event.wait()
+                continue
+            self._writing = True
+            for data in _joined(frames):
+                await stream.send(data)
+            if self._waiting_for_room and connection.outbox.size <= high:
+                self._wake_waiting()
+
+    async def _drained(self) -> None:
+        """Wait until the writer has written everything, or has given up."""
+        while (self.connection.outbox.size or self._writing) and not self._broken:
+            cleared = anyio.Event()
+            self.when_clear(cleared.set)
+            self.kick()
+            await cleared.wait()
+
+    @property
+    def congested(self) -> bool:
+        return self.connection.outbox.size > self.limits.send_high_water
+
+    def when_clear(self, wake: Callable[[], None]) -> None:
+        self._waiting_for_room.append(wake)
+
+    def _wake_waiting(self) -> None:
+        waiting, self._waiting_for_room = self._waiting_for_room, []
+        for wake in waiting:
+            wake()
+
+    async def clear(self) -> None:
+        while True:
+            if self._error is not None:
+                raise self._closed_error()
+            if not self.congested:
+                return
+            event = anyio.Event()
+            self.when_clear(event.set)
+            await event.wait()
+
+    async def settled(self) -> None:
+        if self.connection.pending:
+            with anyio.move_on_after(self.limits.hello_seconds):
+                await self._settled_event.wait()
+            self.connection.give_up_hello()
+
+
+async def _receive(stream: Any) -> bytes:
+    if isinstance(stream, ByteReceiveStream):
+        return await stream.receive(_READ_BYTES)
+    item = await stream.receive()
+    return item.encode() if isinstance(item, str) else item
+
+
+def _joined(frames: list[bytes]) -> list[bytes]:
+    """The frames as few writes; a large one goes by itself, uncopied."""
+    if len(frames) == 1:
+        return frames
+    writes: list[bytes] = []
+    small: list[bytes] = []
+    for frame in frames:
+        if len(frame) <= _JOINED_BYTES:
+            small.append(frame)
+            continue
+        if small:
+            writes.append(b"".join(small))
+            small = []
+        writes.append(frame)
+    if small:
+        writes.append(b"".join(small))
+    return writes

@@ -1,0 +1,332 @@
+"""The peer's calls: from a request to its handler, and from its outcome to the wire.
+
+This is the one place where exceptions become wire errors. A handler may raise anything,
+`SystemExit` and a cancellation that nobody asked for included; the channel lives on.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import types
+from collections.abc import Coroutine, Iterator, Sequence
+from typing import Any, Protocol
+
+import anyio
+from msgspec import UNSET
+
+from kkrpc_py.channel.expose import Exposed, Handler, Runs
+from kkrpc_py.channel.interceptors import CallContext, Interceptor, wrap
+from kkrpc_py.channel.producer import Link, Producer
+from kkrpc_py.channel.sink import StreamSink
+from kkrpc_py.channel.stream import StreamCall
+from kkrpc_py.channel.threads import ThreadedGenerator, Threads
+from kkrpc_py.channel.workers import WorkerPool
+from kkrpc_py.core.calls import IncomingCall
+from kkrpc_py.errors import (
+    CallCancelled,
+    InternalError,
+    KkrpcError,
+    LimitExceeded,
+    NotSerializable,
+    ProtocolError,
+    error_to_wire,
+)
+
+__all__ = ["Dispatcher", "Host"]
+
+_log = logging.getLogger("kkrpc_py")
+
+
+class Host(Link, Protocol):
+    """What the dispatcher needs of its channel."""
+
+    async def clear(self) -> None:
+        """Wait until the channel is congested no more."""
+        ...
+
+    async def settled(self) -> None:
+        """Wait until it is known what was agreed with the peer, as long as `Limits.hello_seconds`."""
+        ...
+
+    def crash(self, exc: BaseException) -> None:
+        """End the channel and raise `exc` from its `async with`: a KeyboardInterrupt."""
+        ...
+
+
+class Dispatcher:
+    """Runs the handlers of one channel."""
+
+    def __init__(
+        self,
+        host: Host,
+        exposed: Exposed,
+        interceptors: Sequence[Interceptor],
+        pool: WorkerPool,
+        threads: Threads,
+        *,
+        tracebacks: bool,
+    ) -> None:
+        self.host = host
+        self.exposed = exposed
+        self.interceptors = tuple(interceptors)
+        self.pool = pool
+        self.threads = threads
+        self.tracebacks = tracebacks
+        self.closing = False
+
+    def start(self, call: IncomingCall, args: list[Any]) -> None:
+        """Begin `call`; the reader never waits for it."""
+        try:
+            handler = self.exposed.find(call.method)
+        except KkrpcError as exc:
+            self.host.connection.fail(call, error_to_wire(exc))
+            self.host.kick()
+            return
+        call.owner = task = CallTask(self, call, handler, args)
+        self.pool.submit(task)
+
+    def cancel(self, call: IncomingCall) -> None:
+        """The peer has cancelled `call`."""
+        task: CallTask = call.owner
+        if task.scope is not None:
+            task.scope.cancel()
+
+    def credit(self, call: IncomingCall) -> None:
+        """The peer has granted credit to the stream of `call`."""
+        task: CallTask = call.owner
+        if task.producer is not None:
+            task.producer.credited()
+
+
+class CallTask:
+    """One call while it runs; a `workers.Job`."""
+
+    __slots__ = ("args", "call", "context", "dispatcher", "handler", "host", "producer", "results", "scope")
+
+    def __init__(self, dispatcher: Dispatcher, call: IncomingCall, handler: Handler, args: list[Any]) -> None:
+        self.dispatcher = dispatcher
+        self.host = dispatcher.host
+        self.call = call
+        self.handler = handler
+        self.args = args
+        self.scope: anyio.CancelScope | None = None
+        self.producer: Producer | None = None
+        self.results: list[Any] = []
+        """What each layer of the onion returned, innermost first: the streams to close."""
+
+    async def run(self) -> None:
+        """Run the handler and answer. Raises nothing but the cancellation of `scope`."""
+        if self.call.stopping:  # cancelled while it was queued
+            self._answer_cancel()
+            return
+        try:
+            try:
+                await self._run_handler()
+            finally:
+                if self.results:
+                    await self._close_streams()
+            if self.call.stopping:  # the handler finished in spite of the cancel
+                self._answer_cancel()
+        except BaseException as exc:
+            await self._answer_error(exc)
+
+    def interrupt(self) -> None:
+        assert self.scope is not None
+        self.scope.cancel()
+
+    # The handler ---------------------------------------------------------------------------
+
+    async def _run_handler(self) -> None:
+        interceptors = self.dispatcher.interceptors
+        if interceptors:
+            ctx = CallContext(self.call.method, self.args)
+            result = await wrap(interceptors, ctx, lambda: self._invoke(ctx.args, ctx.kwargs), self._note_result)
+        else:
+            result = await self._invoke(self.args, {})
+        if self.producer is not None:  # a sink's handler has sent its stream already
+            await self._finish_stream(self.producer, result)
+        elif _is_stream(result):
+            self._note_result(result)
+            if not self.call.stopping:
+                await self._stream(result)
+        elif not self.call.stopping:
+            await self._respond(result)
+
+    async def _invoke(self, args: list[Any], kwargs: dict[str, Any]) -> Any:
+        handler = self.handler
+        if not kwargs:
+            handler.check(len(args))
+        if handler.sink is not None:
+            return await self._run_sink(handler, args, kwargs)
+        if handler.runs is Runs.ON_THREAD:
+            result = await self.dispatcher.threads.run(handler.function, *args, **kwargs)
+        else:
+            result = handler.function(*args, **kwargs)
+        while isinstance(result, Coroutine):
+            result = await result
+        if isinstance(result, types.GeneratorType):
+            if handler.inline:
+                return _InlineGenerator(result)
+            return ThreadedGenerator(result, self.dispatcher.threads)
+        if hasattr(type(result), "__await__") and not _is_stream(result):
+            return await result
+        return result
+
+    async def _run_sink(self, handler: Handler, args: list[Any], kwargs: dict[str, Any]) -> Any:
+        assert handler.sink is not None
+        producer = self._open()
+        sink: StreamSink[Any] = StreamSink(producer)
+        try:
+            return await producer.drive(handler.function(*args, **{**kwargs, handler.sink: sink}))
+        finally:
+            sink._close()
+
+    # The answer ----------------------------------------------------------------------------
+
+    async def _respond(self, value: Any) -> None:
+        host = self.host
+        if host.congested:
+            await host.clear()
+        try:
+            with _own_faults():
+                host.connection.respond(self.call, value)
+        except NotSerializable as exc:
+            if not (exc.needs_cbor and host.connection.pending):
+                raise
+            await host.settled()
+            with _own_faults():
+                host.connection.respond(self.call, value)
+        host.kick()
+
+    def _open(self) -> Producer:
+        if self.call.id is None:
+            raise ProtocolError("a call without an id cannot have a stream for its answer")
+        self.host.connection.open_stream(self.call)
+        self.host.kick()
+        self.producer = Producer(self.host, self.call, self.interrupt)
+        return self.producer
+
+    async def _stream(self, iterable: Any) -> None:
+        producer = self._open()
+        iterator = aiter(iterable)
+        if iterator is not iterable:
+            self.results.append(iterator)
+        await producer.iterate(iterator)
+        result = None
+        if isinstance(iterable, ThreadedGenerator | _InlineGenerator):
+            result = iterable.result
+        elif isinstance(iterable, StreamCall):
+            result = await iterable.result()
+        await producer.drain()
+        await self._close_streams()
+        await self._finish_stream(producer, result)
+
+    async def _finish_stream(self, producer: Producer, result: Any) -> None:
+        await producer.drain()
+        if self.call.stopping:
+            return
+        with _own_faults():
+            self.host.connection.end_stream(self.call, UNSET if result is None else result)
+        self.host.kick()
+
+    async def _answer_error(self, exc: BaseException) -> None:
+        call, host = self.call, self.host
+        assert self.scope is not None
+        cancelled = isinstance(exc, anyio.get_cancelled_exc_class())
+        if isinstance(exc, KeyboardInterrupt):
+            host.crash(exc)
+            return
+        if self.dispatcher.closing:
+            if cancelled:
+                raise exc
+            return
+        error: BaseException = exc
+        if cancelled:
+            if call.stopping:
+                self._answer_cancel()
+                raise exc
+            if self.producer is not None and self.producer.error is not None:
+                error = self.producer.error
+            else:
+                # Nobody asked for it: raised by the handler, or aimed at a task that is ours.
+                error = CallCancelled("the handler was cancelled")
+        elif self.producer is not None and not call.stopping and isinstance(exc, Exception):
+            try:
+                await self.producer.drain()  # values that came before the error arrive before it
+            except (NotSerializable, LimitExceeded) as unsendable:
+                error = unsendable
+            except BaseException as interrupted:
+                await self._answer_error(interrupted)
+                raise
+        if isinstance(error, InternalError):
+            _log.error("a fault of this library while it answered %r", call.method, exc_info=error.__cause__)
+        host.connection.fail(call, error_to_wire(error, with_traceback=self.dispatcher.tracebacks))
+        host.kick()
+        if cancelled:
+            requested = self.scope.cancel_called
+            self.interrupt()  # a worker that was cancelled, by whomever, does not run another call
+            if requested:
+                raise exc
+
+    def _answer_cancel(self) -> None:
+        self.host.connection.stopped(self.call)
+        self.host.kick()
+
+    # Cleaning up ---------------------------------------------------------------------------
+
+    def _note_result(self, result: Any) -> None:
+        if _is_stream(result) and not any(result is known for known in self.results):
+            self.results.append(result)
+
+    async def _close_streams(self) -> None:
+        """Close every layer's iterator, the outermost first, each within `Limits.cleanup_seconds`."""
+        error: BaseException | None = None
+        for stream in reversed(self.results):
+            aclose = getattr(stream, "aclose", None)
+            if aclose is None:
+                continue
+            try:
+                with anyio.move_on_after(self.host.connection.limits.cleanup_seconds, shield=True):
+                    await aclose()
+            except Exception as exc:
+                error = exc
+        self.results.clear()
+        if error is not None:
+            raise error
+
+
+class _InlineGenerator:
+    """A sync generator that was marked safe to run on the loop."""
+
+    def __init__(self, generator: Any) -> None:
+        self.result: Any = None
+        self._generator = generator
+
+    def __aiter__(self) -> _InlineGenerator:
+        return self
+
+    async def __anext__(self) -> Any:
+        try:
+            return next(self._generator)
+        except StopIteration as stop:
+            self.result = stop.value
+            raise StopAsyncIteration from None
+
+    async def aclose(self) -> None:
+        self._generator.close()
+
+
+def _is_stream(result: Any) -> bool:
+    return hasattr(type(result), "__aiter__")
+
+
+@contextlib.contextmanager
+def _own_faults() -> Iterator[None]:
+    """What the library raises unexpectedly sends no text to the peer (ERR-5)."""
+    try:
+        yield
+    except (NotSerializable, LimitExceeded):
+        raise
+    except Exception as exc:
+        raise InternalError("internal error") from exc

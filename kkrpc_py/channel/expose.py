@@ -1,0 +1,223 @@
+"""What of an object the peer may call, and how each handler is to be run.
+
+This module owns the rules of exposure and what is known of a handler before it runs; it calls
+nothing. The rules (they are the channel's lock, so they are few):
+
+- Listed are the public methods of the object, and its namespaces: dicts, objects named in the
+  class body, and objects of classes marked `@namespace`. No other attribute of an instance is.
+- A name that begins with `_` is refused, and nothing leads through a function, a class, a module,
+  or to what a builtin type defines.
+- Looking a name up runs no code: no property, no `__getattr__`.
+- What is refused looks like what is missing.
+"""
+
+from __future__ import annotations
+
+import enum
+import functools
+import inspect
+import types
+from collections.abc import Callable
+from typing import Any, TypeVar, get_origin
+
+from kkrpc_py.channel.sink import StreamSink
+from kkrpc_py.errors import MethodNotFound, RemoteError
+
+__all__ = ["Exposed", "Handler", "Runs", "inline", "namespace"]
+
+_T = TypeVar("_T")
+_C = TypeVar("_C", bound=type)
+
+_INLINE_MARK = "__kkrpc_inline__"
+_NAMESPACE_MARK = "__kkrpc_namespace__"
+_HEAP_TYPE = 1 << 9  # Py_TPFLAGS_HEAPTYPE: set for every class made by a class statement
+_MISSING = object()
+_NEVER_A_NAMESPACE = (type, types.ModuleType, types.FunctionType, types.BuiltinFunctionType, types.MethodType)
+
+
+def inline(function: _T) -> _T:
+    """Mark a `def` handler, or a sync generator, as safe to run on the event loop.
+
+    It must return at once: while it runs, nothing else does. Without the mark it runs on a thread.
+    """
+    setattr(function, _INLINE_MARK, True)
+    return function
+
+
+def namespace(cls: _C) -> _C:
+    """Mark a class whose instances may be reached through an attribute of an exposed object."""
+    setattr(cls, _NAMESPACE_MARK, True)
+    return cls
+
+
+class Runs(enum.Enum):
+    """Where a handler runs."""
+
+    ON_LOOP = "on the loop"
+    """Calling it is quick: a coroutine function, a generator function, or marked `inline`."""
+    ON_THREAD = "on a thread"
+
+
+class Handler:
+    """A callable that the peer may call, and what was found out about it once."""
+
+    __slots__ = ("function", "inline", "least", "most", "name", "runs", "sink")
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        plain = function
+        while isinstance(plain, functools.partial):
+            plain = plain.func
+        # An instance with `async def __call__` is as good as a function.
+        called = plain if inspect.isroutine(plain) else getattr(type(plain), "__call__", plain)  # noqa: B004
+        self.function = function
+        self.name = getattr(plain, "__name__", type(plain).__name__)
+        self.inline = bool(getattr(plain, _INLINE_MARK, False))
+        on_loop = (
+            self.inline
+            or inspect.iscoroutinefunction(called)
+            or inspect.isasyncgenfunction(called)
+            or inspect.isgeneratorfunction(called)
+        )
+        self.runs = Runs.ON_LOOP if on_loop else Runs.ON_THREAD
+        self.sink: str | None = None
+        self.least, self.most = 0, -1
+        try:
+            signature = inspect.signature(function)
+        except (TypeError, ValueError):  # some builtins have none: they check for themselves
+            return
+        self._read_signature(signature, called)
+
+    def _read_signature(self, signature: inspect.Signature, called: Any) -> None:
+        hints = getattr(called, "__annotations__", {})
+        self.most = 0
+        for parameter in signature.parameters.values():
+            if _is_sink(hints.get(parameter.name)):
+                self.sink = parameter.name
+            elif parameter.kind is inspect.Parameter.VAR_POSITIONAL:
+                self.most = -1
+            elif parameter.kind in (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD):
+                if self.most >= 0:
+                    self.most += 1
+                if parameter.default is inspect.Parameter.empty:
+                    self.least += 1
+
+    def check(self, count: int) -> None:
+        """Raises TypeError where `count` arguments are too few or too many."""
+        if count < self.least or 0 <= self.most < count:
+            wanted = f"{self.least}" if self.most == self.least else f"{self.least} to {self.most}"
+            if self.most < 0:
+                wanted = f"at least {self.least}"
+            raise TypeError(f"{self.name}() takes {wanted} arguments, {count} were given")
+
+
+def _is_sink(hint: Any) -> bool:
+    if isinstance(hint, str):  # from __future__ import annotations
+        return hint.split("[")[0].rpartition(".")[2] == StreamSink.__name__
+    return hint is StreamSink or get_origin(hint) is StreamSink
+
+
+class Exposed:
+    """The object that a channel exposes."""
+
+    def __init__(self, api: Any) -> None:
+        if isinstance(api, type | types.ModuleType):
+            raise TypeError(f"expose an object or a dict, not the {type(api).__name__} {api.__name__!r}")
+        self._api = api
+        self._handlers: dict[Any, Handler] = {}
+
+    def find(self, method: str) -> Handler:
+        """The handler at the dotted path `method`.
+
+        Raises MethodNotFound, with the texts of ERR-2; RemoteError where nothing is exposed.
+        """
+        if self._api is None:
+            raise RemoteError("Error", "No API implementation available")
+        owner = self._api
+        *parents, last = method.split(".")
+        for segment in parents:
+            owner = _namespace_at(owner, segment)
+            if owner is _MISSING:
+                raise MethodNotFound(f"Method path {method} not found at {segment}")
+        function = _callable_at(owner, last)
+        if function is _MISSING:
+            raise MethodNotFound(f"Method {method} is not a function")
+        return self._handler(function)
+
+    def _handler(self, function: Any) -> Handler:
+        # Bound methods are made anew at each look-up; what is known belongs to function and object.
+        key = (function.__func__, id(function.__self__)) if isinstance(function, types.MethodType) else function
+        try:
+            handler = self._handlers.get(key)
+        except TypeError:  # an unhashable callable
+            return Handler(function)
+        if handler is None:
+            if len(self._handlers) >= _CACHED_HANDLERS:
+                self._handlers.clear()
+            # The handler holds the function, and by it the object: the id in the key stays true.
+            handler = self._handlers[key] = Handler(function)
+        return handler
+
+
+_CACHED_HANDLERS = 4096
+
+
+def _public(segment: str) -> bool:
+    return bool(segment) and not segment.startswith("_")
+
+
+def _class_attribute(owner: Any, segment: str) -> Any:
+    """What the class body of `owner`'s class, or of a base that is no builtin, says; no code runs."""
+    for cls in type(owner).__mro__:
+        found = cls.__dict__.get(segment, _MISSING)
+        if found is not _MISSING:
+            return found if cls.__flags__ & _HEAP_TYPE else _MISSING
+    return _MISSING
+
+
+def _instance_attribute(owner: Any, segment: str) -> Any:
+    try:
+        attributes = object.__getattribute__(owner, "__dict__")
+    except AttributeError:
+        attributes = {}
+    if segment in attributes:
+        return attributes[segment]
+    slot = _class_attribute(owner, segment)
+    if isinstance(slot, types.MemberDescriptorType):
+        return getattr(owner, segment, _MISSING)
+    return _MISSING
+
+
+def _namespace_at(owner: Any, segment: str) -> Any:
+    if not _public(segment):
+        return _MISSING
+    if type(owner) is dict:
+        found = owner.get(segment, _MISSING)
+        return found if _may_hold_handlers(found) else _MISSING
+    found = _instance_attribute(owner, segment)
+    if found is not _MISSING:
+        return found if type(found) is dict or hasattr(type(found), _NAMESPACE_MARK) else _MISSING
+    found = _class_attribute(owner, segment)
+    return found if _may_hold_handlers(found) else _MISSING
+
+
+def _may_hold_handlers(found: Any) -> bool:
+    if found is _MISSING or isinstance(found, _NEVER_A_NAMESPACE):
+        return False
+    # A string or a list in a class body is a value; so is a property, whose type is a builtin.
+    return type(found) is dict or bool(type(found).__flags__ & _HEAP_TYPE)
+
+
+def _callable_at(owner: Any, segment: str) -> Any:
+    if not _public(segment):
+        return _MISSING
+    if type(owner) is dict:
+        found = owner.get(segment, _MISSING)
+    else:
+        if _instance_attribute(owner, segment) is not _MISSING:
+            return _MISSING
+        found = _class_attribute(owner, segment)
+        if isinstance(found, types.FunctionType | staticmethod | classmethod | functools.partialmethod):
+            found = found.__get__(owner, type(owner))
+        elif hasattr(type(found), "__get__"):  # a property, or another descriptor: code of its own
+            return _MISSING
+    return found if callable(found) and not isinstance(found, type | types.ModuleType) else _MISSING

@@ -1,0 +1,248 @@
+"""One stream on its way out: values are collected, batched, and sent within their credit.
+
+The loop in `_collect` is the hot path of the product. It steps the generator by hand for as long
+as values are ready; the batch leaves when it is full or when the generator is about to suspend,
+whichever comes first, so that batching costs no latency and needs no timer. Waiting, for credit
+or for the writer, comes before the next step and never at the moment of suspension.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Protocol
+
+import anyio
+from anyio.lowlevel import checkpoint
+
+from kkrpc_py.channel.steps import finish, run_stepped, stepper
+from kkrpc_py.core.calls import MAX_BATCH, IncomingCall
+from kkrpc_py.core.connection import Connection
+from kkrpc_py.errors import InternalError, LimitExceeded, NotSerializable
+
+__all__ = ["Link", "Producer"]
+
+_FRAME_BYTES = 64 * 1024
+"""A batch is kept to about this size: larger frames gain nothing and cost the other calls latency."""
+_LARGE = 4096
+"""A string or bytes value of this length ends its batch."""
+_SIZED = frozenset({bytes, str, bytearray, memoryview})
+_TURN = 1024
+"""Values after which a generator that never suspends lets the other tasks run."""
+
+_ENDED, _SUSPENDED, _FULL = range(3)
+
+
+class Link(Protocol):
+    """What a producer needs of its channel."""
+
+    connection: Connection
+
+    @property
+    def congested(self) -> bool:
+        """More waits to be written than `Limits.send_high_water`."""
+        ...
+
+    def kick(self) -> None:
+        """There is something to write."""
+        ...
+
+    def when_clear(self, wake: Callable[[], None]) -> None:
+        """Call `wake` once when the channel is congested no more."""
+        ...
+
+
+class Producer:
+    """Sends the values of one stream. `interrupt` cancels the task that produces them."""
+
+    __slots__ = (
+        "_batch",
+        "_call",
+        "_changed",
+        "_fitting",
+        "_interrupt",
+        "_link",
+        "_since_turn",
+        "_step",
+        "_stepping",
+        "_trap",
+        "error",
+    )
+
+    def __init__(self, link: Link, call: IncomingCall, interrupt: Callable[[], None]) -> None:
+        self.error: Exception | None = None
+        """Why the producer was interrupted: a value that cannot be sent."""
+        self._link = link
+        self._call = call
+        self._interrupt = interrupt
+        self._batch: list[Any] = []
+        self._fitting = 1
+        self._since_turn = 0
+        self._changed: anyio.Event | None = None
+        self._step: Any = None
+        self._trap: Any = None
+        self._stepping = False
+
+    # An iterator's values ------------------------------------------------------------------
+
+    async def iterate(self, iterator: Any) -> None:
+        """Collect all values of the async iterator; raises what it raises. `drain` sends the last of them."""
+        advance = iterator.__anext__
+        while True:
+            await self._make_room()
+            if self._call.stopping:  # the iterator took the cancellation for something else
+                return
+            outcome = self._collect(advance)
+            if outcome is _SUSPENDED:
+                step, self._step = self._step, None
+                try:
+                    value = await finish(step.send, step.throw, self._trap, self._flush_or_interrupt)
+                except StopAsyncIteration:
+                    return
+                self._batch.append(value)
+            elif outcome is _FULL:
+                self.flush()
+            else:
+                return
+
+    def _collect(self, advance: Callable[[], Any]) -> int:
+        """Step the iterator until its batch is full, it suspends, or it ends."""
+        batch = self._batch
+        append = batch.append
+        for _ in range(min(self._call.room, self._fitting) - len(batch)):
+            step = advance()
+            try:
+                trap = step.send(None)
+            except StopIteration as stop:
+                value = stop.value
+                append(value)
+                if value.__class__ in _SIZED and len(value) > _LARGE:
+                    return _FULL
+            except StopAsyncIteration:
+                return _ENDED
+            except AttributeError:
+                if hasattr(step, "send"):
+                    raise
+                return self._collect_slowly(step)
+            else:
+                self._step, self._trap = step, trap
+                return _SUSPENDED
+        return _FULL
+
+    def _collect_slowly(self, awaitable: Any) -> int:
+        """One step of an iterator whose `__anext__` returns an awaitable without `send`."""
+        step = stepper(awaitable)
+        try:
+            trap = step.send(None)
+        except StopIteration as stop:
+            self._batch.append(stop.value)
+            return _FULL
+        except StopAsyncIteration:
+            return _ENDED
+        self._step, self._trap = step, trap
+        return _SUSPENDED
+
+    # A sink's values -----------------------------------------------------------------------
+
+    async def drive(self, coroutine: Any) -> Any:
+        """Run a handler that sends into a sink; what it sent leaves whenever it suspends."""
+
+        def send(value: Any) -> Any:
+            self._stepping = True
+            return coroutine.send(value)
+
+        def throw(exc: BaseException) -> Any:
+            self._stepping = True
+            return coroutine.throw(exc)
+
+        def on_suspend() -> None:
+            self._stepping = False
+            self._flush_or_interrupt()
+
+        try:
+            return await run_stepped(send, throw, on_suspend)
+        finally:
+            self._stepping = False
+
+    async def push(self, value: Any) -> None:
+        """Send `value` once there is room for it."""
+        if self._full:
+            await self._make_room()
+        self._batch.append(value)
+        # Another task of the handler's may send while the handler itself is parked: nothing
+        # would flush for it.
+        if not self._stepping or self._full:
+            self.flush()
+            await self._make_room()
+
+    # What both share -----------------------------------------------------------------------
+
+    @property
+    def _full(self) -> bool:
+        large = bool(self._batch) and self._batch[-1].__class__ in _SIZED and len(self._batch[-1]) > _LARGE
+        return large or len(self._batch) >= min(self._call.room, self._fitting)
+
+    def flush(self) -> None:
+        """Send what is collected, as far as the credit goes. Raises NotSerializable and LimitExceeded."""
+        batch = self._batch
+        if not batch or not self._call.room:
+            return
+        count = len(batch)
+        try:
+            size = self._link.connection.send_chunks(self._call, batch)
+        except (NotSerializable, LimitExceeded):
+            batch.clear()
+            raise
+        except Exception as exc:
+            batch.clear()
+            raise InternalError("internal error") from exc
+        finally:
+            self._link.kick()
+        count -= len(batch)
+        self._since_turn += count
+        fitting = _FRAME_BYTES * count // size if size else 1
+        self._fitting = max(1, min(self._fitting * 2, fitting, MAX_BATCH))
+
+    def _flush_or_interrupt(self) -> None:
+        """Flush at the moment of suspension, where nothing may be raised."""
+        try:
+            self.flush()
+        except Exception as exc:
+            self.error = exc
+            self._interrupt()
+
+    def credited(self) -> None:
+        """The consumer has granted more."""
+        self._flush_or_interrupt()
+        self._wake()
+
+    def _wake(self) -> None:
+        if self._changed is not None:
+            self._changed.set()
+            self._changed = None
+
+    async def _make_room(self) -> None:
+        """Wait until a value may be added: for credit, for the writer, for the other tasks' turn."""
+        if self._since_turn >= _TURN:
+            self._since_turn = 0
+            await checkpoint()
+        while True:
+            if len(self._batch) >= min(self._call.room, self._fitting):
+                self.flush()
+            if self._link.congested:
+                self._link.when_clear(self._wake)
+            elif len(self._batch) < self._call.room:
+                return
+            await self._change()
+
+    async def drain(self) -> None:
+        """Wait until all that was collected is sent."""
+        self.flush()
+        while self._batch:
+            await self._change()
+
+    async def _change(self) -> None:
+        """Wait until credit comes or the writer has caught up."""
+        if self._changed is None:
+            self._changed = anyio.Event()
+        await self._changed.wait()
+

@@ -1,0 +1,49 @@
+"""`StreamSink`: what a handler takes that sends its stream instead of yielding it.
+
+This module owns the handler's view. How values leave is `channel.producer`'s.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+
+if TYPE_CHECKING:
+    from kkrpc_py.channel.producer import Producer
+
+__all__ = ["StreamSink"]
+
+T = TypeVar("T")
+
+
+class StreamSink(Generic[T]):
+    """The way out of a handler that has a parameter annotated with this class.
+
+    The handler sends the stream's values into it and returns the stream's result::
+
+        async def convert(self, paths: list[str], sink: kk.StreamSink[float]) -> Summary:
+            for path in paths:
+                await sink.send(self.convert_one(path))
+            return Summary(len(paths))
+
+    The caller gives the other arguments alone. Several tasks may send; their values keep the
+    order in which `send` was entered only as far as the tasks themselves do.
+    """
+
+    __slots__ = ("_producer",)
+
+    def __init__(self, producer: Producer) -> None:
+        self._producer: Producer | None = producer
+
+    async def send(self, value: T) -> None:
+        """Send `value`; waits for credit and for the writer where need be.
+
+        Raises NotSerializable or LimitExceeded for a value that cannot be sent, and RuntimeError
+        once the handler has returned.
+        """
+        producer: Any = self._producer
+        if producer is None:
+            raise RuntimeError("the handler of this stream has returned")
+        await producer.push(value)
+
+    def _close(self) -> None:
+        self._producer = None

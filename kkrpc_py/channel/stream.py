@@ -1,0 +1,320 @@
+"""What the caller of a stream holds: `StreamCall`, and the iterator that `async for` takes from it.
+
+`StreamReceiver` is where the reader puts what arrives; it belongs to the channel and refers to
+neither of the two, so that dropping them is noticed: an abandoned stream cancels its producer.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Generator
+from types import TracebackType
+from typing import Any, Generic, Protocol, TypeVar
+
+import anyio
+
+from kkrpc_py.channel.threads import Post
+from kkrpc_py.core.calls import OutgoingCall
+from kkrpc_py.core.connection import Connection
+from kkrpc_py.errors import CallCancelled, ErrorValue, KkrpcError, error_from_wire
+
+__all__ = ["StreamCall", "StreamHost", "StreamIterator", "StreamReceiver"]
+
+T = TypeVar("T")
+
+
+class StreamHost(Protocol):
+    """What a stream needs of its channel."""
+
+    connection: Connection
+    post: Post
+
+    def kick(self) -> None:
+        """There is something to write."""
+        ...
+
+
+class StreamReceiver:
+    """The consumer's half of one stream, on the channel's side."""
+
+    __slots__ = (
+        "_changed",
+        "_discarding",
+        "_error",
+        "_frames",
+        "_held",
+        "call",
+        "cancelled",
+        "ended",
+        "host",
+        "received",
+        "result",
+        "values",
+    )
+
+    def __init__(self, host: StreamHost, call: OutgoingCall) -> None:
+        self.host = host
+        self.call = call
+        self.values: list[Any] = []
+        """The values of the frame that is being read, the next one last."""
+        self.received = 0
+        self.ended = False
+        """The producer has stopped, or the channel has."""
+        self.cancelled = False
+        """This side wants no more."""
+        self.result: Any = None
+        self._error: ErrorValue | KkrpcError | None = None
+        self._frames: deque[tuple[list[Any], int]] = deque()
+        self._held: tuple[int, int] | None = None
+        self._changed: anyio.Event | None = None
+        self._discarding = False
+
+    # The reader's side ---------------------------------------------------------------------
+
+    def put(self, values: list[Any], size: int) -> None:
+        self.received += len(values)
+        if self._discarding:
+            self._give_back(len(values), size)
+        else:
+            self._frames.append((values, size))
+            self._wake()
+
+    def end(self, result: Any) -> None:
+        self.result = result
+        self.ended = True
+        self._wake()
+
+    def fail(self, error: ErrorValue | KkrpcError) -> None:
+        """The stream ended in `error`; what came before it is still read first."""
+        if not self.ended:
+            self._error = error
+            self.ended = True
+        self._wake()
+
+    def _wake(self) -> None:
+        if self._changed is not None:
+            self._changed.set()
+            self._changed = None
+
+    # The consumer's side -------------------------------------------------------------------
+
+    async def next_value(self) -> Any:
+        """The next value, when `values` is empty. Raises StopAsyncIteration at the end."""
+        while True:
+            if self._held is not None:
+                self._give_back(*self._held)
+                self._held = None
+            if self.cancelled:
+                raise CallCancelled(f"the stream of {self.call.method!r} was cancelled")
+            if self._frames:
+                values, size = self._frames.popleft()
+                self._held = (len(values), size)
+                if values:
+                    self.values.extend(reversed(values))
+                    return self.values.pop()
+            elif self.ended:
+                if self._error is not None:
+                    raise self.error()
+                raise StopAsyncIteration
+            else:
+                await self.change()
+
+    async def change(self) -> None:
+        if self._changed is None:
+            self._changed = anyio.Event()
+        await self._changed.wait()
+
+    def discard(self) -> None:
+        """Read no more values, but let the producer finish."""
+        self._discarding = True
+        self.values.clear()
+        if self._held is not None:
+            self._give_back(*self._held)
+            self._held = None
+        for values, size in self._frames:
+            self._give_back(len(values), size)
+        self._frames.clear()
+
+    def cancel(self) -> bool:
+        """Stop the producer; True where the peer will confirm it, by `end`."""
+        if self.cancelled or self.ended:
+            return not self.ended
+        self.cancelled = True
+        confirms = self.host.connection.cancel(self.call)
+        if not confirms:
+            self.ended = True
+        self.values.clear()
+        self._frames.clear()
+        self._held = None
+        self._wake()
+        self.host.kick()
+        return confirms
+
+    def error(self) -> KkrpcError:
+        error = self._error
+        assert error is not None
+        return error if isinstance(error, KkrpcError) else error_from_wire(error)
+
+    @property
+    def failed(self) -> bool:
+        return self._error is not None
+
+    def _give_back(self, chunks: int, size: int) -> None:
+        if chunks and self.host.connection.taken(self.call, chunks, size):
+            self.host.kick()
+
+
+class StreamIterator(Generic[T]):
+    """One pass over a stream. When it is dropped before the end, the producer is cancelled.
+
+    `async for` holds it, so that leaving the loop by `break` drops it at once.
+    """
+
+    __slots__ = ("__weakref__", "_begin", "_receiver", "_values")
+
+    def __init__(self, begin: Callable[[], Any] | StreamReceiver) -> None:
+        self._receiver = begin if isinstance(begin, StreamReceiver) else None
+        self._begin = None if isinstance(begin, StreamReceiver) else begin
+        self._values: list[Any] = self._receiver.values if self._receiver is not None else []
+
+    def __aiter__(self) -> StreamIterator[T]:
+        return self
+
+    async def __anext__(self) -> T:
+        """The next value. Raises what the stream ended in, once its values are read."""
+        if self._values:
+            value: T = self._values.pop()
+            return value
+        receiver = self._receiver
+        if receiver is None:
+            begin, self._begin = self._begin, None
+            if begin is None:
+                raise StopAsyncIteration
+            receiver = self._receiver = await begin()
+            self._values = receiver.values
+        try:
+            value = await receiver.next_value()
+        except (StopAsyncIteration, KkrpcError):
+            raise
+        except BaseException:
+            receiver.cancel()  # this task was cancelled while it waited: nobody will ask again
+            raise
+        return value
+
+    async def aclose(self) -> None:
+        """Stop the stream; returns when the producer has cleaned up, where the peer confirms that."""
+        self._begin = None
+        if self._receiver is not None:
+            await _cancel_and_wait(self._receiver)
+
+    def __del__(self) -> None:
+        receiver = self._receiver
+        if receiver is not None and not receiver.ended and not receiver.cancelled:
+            receiver.host.post(receiver.cancel)
+
+
+async def _cancel_and_wait(receiver: StreamReceiver) -> None:
+    receiver.cancel()
+    while not receiver.ended:
+        await receiver.change()
+
+
+class StreamCall(Generic[T]):
+    """A stream that a call returned: iterate it once, await it for the generator's return value.
+
+    A `StreamCall` that is dropped before its end cancels the producer.
+    """
+
+    __slots__ = ("__weakref__", "_iterator", "_receiver")
+
+    def __init__(self, receiver: StreamReceiver) -> None:
+        self._receiver = receiver
+        self._iterator: StreamIterator[T] | bool = False
+
+    @property
+    def id(self) -> str | int:
+        """The call's id on the wire."""
+        return self._receiver.call.id
+
+    @property
+    def method(self) -> str:
+        """The dotted path that was called."""
+        return self._receiver.call.method
+
+    @property
+    def received(self) -> int:
+        """Values that have arrived, read or not."""
+        return self._receiver.received
+
+    @property
+    def ended(self) -> bool:
+        """Nothing more will arrive; some of it may still be unread."""
+        return self._receiver.ended
+
+    def __aiter__(self) -> StreamIterator[T]:
+        """The one pass over the values; a second one raises RuntimeError."""
+        if self._iterator is not False:
+            raise RuntimeError("a stream can be iterated once")
+        self._iterator = True  # not kept: the loop must be the only one that holds it
+        return StreamIterator(self._receiver)
+
+    async def __anext__(self) -> T:
+        """The next value, for reading a stream by hand."""
+        if self._iterator is False:
+            self._iterator = StreamIterator(self._receiver)
+        elif self._iterator is True:
+            raise RuntimeError("a stream can be iterated once")
+        assert isinstance(self._iterator, StreamIterator)
+        return await self._iterator.__anext__()
+
+    async def result(self) -> Any:
+        """The generator's return value, once the stream is complete.
+
+        Chunks that nobody has read by then are discarded. Raises what the stream ended in, and
+        CallCancelled after a cancel.
+        """
+        receiver = self._receiver
+        if not receiver.cancelled and not receiver.ended:
+            receiver.discard()
+        try:
+            while not receiver.ended and not receiver.cancelled:
+                await receiver.change()
+        except BaseException:
+            receiver.cancel()
+            raise
+        if receiver.cancelled:
+            raise CallCancelled(f"the stream of {receiver.call.method!r} was cancelled")
+        if receiver.failed:
+            raise receiver.error()
+        return receiver.result
+
+    def __await__(self) -> Generator[Any, Any, Any]:
+        return self.result().__await__()
+
+    async def cancel(self) -> None:
+        """Stop the producer; returns when its cleanup has run, where the peer confirms that (CAN-4)."""
+        await _cancel_and_wait(self._receiver)
+
+    async def aclose(self) -> None:
+        """The same as `cancel`."""
+        await self.cancel()
+
+    async def __aenter__(self) -> StreamCall[T]:
+        return self
+
+    async def __aexit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if exc is None:
+            await self.aclose()
+        else:
+            self._receiver.cancel()
+
+    def __repr__(self) -> str:
+        state = "cancelled" if self._receiver.cancelled else "ended" if self._receiver.ended else "open"
+        return f"<StreamCall {self.method!r} id={self.id!r} {state} received={self.received}>"
+
+    def __del__(self) -> None:
+        receiver = self._receiver
+        if self._iterator is False and not receiver.ended and not receiver.cancelled:
+            receiver.host.post(receiver.cancel)

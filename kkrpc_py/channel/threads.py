@@ -1,0 +1,201 @@
+"""Daemon threads for `def` handlers and sync generators.
+
+A blocked handler must hold up neither the loop nor the end of the process, so these are daemon
+threads that are simply left behind. anyio's own worker threads are joined at the loop's end.
+"""
+
+from __future__ import annotations
+
+import contextvars
+import threading
+from collections import deque
+from collections.abc import Callable, Generator
+from typing import Any
+
+import anyio
+from anyio.lowlevel import current_token
+
+__all__ = ["Post", "ThreadedGenerator", "Threads", "current_post"]
+
+Post = Callable[[Callable[[], object]], None]
+"""Runs a function on the event loop soon; callable from any thread and from a finalizer."""
+
+_AHEAD = 256
+"""Values that a sync generator may be ahead of its stream."""
+
+
+def current_post() -> Post:
+    """The `Post` of the running event loop: the one call that anyio has no name for."""
+    native: Any = current_token().native_token
+    call: Callable[[Callable[[], object]], object] = getattr(native, "run_sync_soon", None) or native.call_soon_threadsafe
+
+    def post(function: Callable[[], object]) -> None:
+        try:
+            call(function)
+        except RuntimeError:  # the loop has ended, and all that could be told about it with it
+            pass
+
+    return post
+
+
+class Threads:
+    """At most `most` threads, started as they are needed. `close` lets the idle ones go."""
+
+    def __init__(self, most: int, post: Post) -> None:
+        self._most = most
+        self.post = post
+        self._lock = threading.Condition()
+        self._jobs: deque[Callable[[], None]] = deque()
+        self._count = 0
+        self._idle = 0
+        self._closed = False
+
+    def submit(self, job: Callable[[], None]) -> None:
+        """Run `job`, which must not raise, on a thread as soon as one is free."""
+        with self._lock:
+            self._jobs.append(job)
+            if self._idle >= len(self._jobs):
+                self._lock.notify()
+            elif self._count < self._most:
+                self._count += 1
+                threading.Thread(target=self._work, name="kkrpc_py handler", daemon=True).start()
+
+    def close(self) -> None:
+        with self._lock:
+            self._closed = True
+            self._jobs.clear()
+            self._lock.notify_all()
+
+    def _work(self) -> None:
+        while True:
+            with self._lock:
+                while not self._jobs:
+                    if self._closed:
+                        self._count -= 1
+                        return
+                    self._idle += 1
+                    self._lock.wait()
+                    self._idle -= 1
+                job = self._jobs.popleft()
+            job()
+            del job  # and what it holds, before the wait for the next
+
+    async def run(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        """What `function` returns or raises. A cancelled wait leaves the thread to itself."""
+        done = anyio.Event()
+        outcome: list[Any] = []
+        context = contextvars.copy_context()
+
+        def job() -> None:
+            try:
+                outcome.extend((True, context.run(function, *args, **kwargs)))
+            except BaseException as exc:
+                outcome.extend((False, exc))
+            self.post(done.set)
+
+        self.submit(job)
+        await done.wait()
+        returned, value = outcome
+        outcome.clear()
+        if returned:
+            return value
+        try:
+            raise value
+        finally:
+            del value
+
+
+class ThreadedGenerator:
+    """A sync generator as an async iterator; it runs on a thread of its own, a little ahead.
+
+    `result` is the generator's return value, once the iteration has ended.
+    """
+
+    def __init__(self, generator: Generator[Any, Any, Any], threads: Threads) -> None:
+        self.result: Any = None
+        self._generator = generator
+        self._threads = threads
+        self._lock = threading.Condition()
+        self._values: deque[Any] = deque()
+        self._error: BaseException | None = None
+        self._started = False
+        self._ended = False
+        self._stop = False
+        self._context = contextvars.copy_context()
+        self._changed: anyio.Event | None = None
+
+    def __aiter__(self) -> ThreadedGenerator:
+        return self
+
+    async def __anext__(self) -> Any:
+        if not self._started:
+            self._started = True
+            self._threads.submit(self._run)
+        while True:
+            with self._lock:
+                if self._values:
+                    value = self._values.popleft()
+                    if len(self._values) == _AHEAD // 2:
+                        self._lock.notify()
+                    return value
+                if self._ended:
+                    if self._error is not None:
+                        error, self._error = self._error, None
+                        raise error
+                    raise StopAsyncIteration
+                changed = self._changed = anyio.Event()
+            await changed.wait()
+
+    async def aclose(self) -> None:
+        """Stop the generator at its next `yield`, and wait until its cleanup has run."""
+        with self._lock:
+            self._stop = True
+            self._values.clear()
+            self._lock.notify()
+        if not self._started:
+            self._generator.close()
+            return
+        while not self._ended:
+            with self._lock:
+                if self._ended:
+                    break
+                changed = self._changed = anyio.Event()
+            await changed.wait()
+        if self._error is not None:
+            error, self._error = self._error, None
+            raise error
+
+    def _run(self) -> None:
+        error: BaseException | None = None
+        try:
+            self._context.run(self._iterate)
+        except BaseException as exc:
+            error = exc
+        with self._lock:
+            self._error = error
+            self._ended = True
+        self._wake()
+
+    def _iterate(self) -> None:
+        while True:
+            with self._lock:
+                while len(self._values) >= _AHEAD and not self._stop:
+                    self._lock.wait()
+                if self._stop:
+                    break
+            try:
+                value = next(self._generator)
+            except StopIteration as stop:
+                self.result = stop.value
+                return
+            with self._lock:
+                self._values.append(value)
+            if self._changed is not None:
+                self._wake()
+        self._generator.close()
+
+    def _wake(self) -> None:
+        with self._lock:
+            changed, self._changed = self._changed, None
+        if changed is not None:
+            self._threads.post(changed.set)

@@ -1,0 +1,129 @@
+"""The tasks that run the peer's calls.
+
+A task costs ten times what a small handler does, so a worker takes one job after another, each
+in a context of its own. It looks for the next job as long as its jobs finish without
+suspending; when one is about to suspend, another worker takes over the queue. A job is cancelled
+by the worker's scope, and the worker ends with it: scopes too are paid for once.
+"""
+
+from __future__ import annotations
+
+import contextvars
+from collections import deque
+from collections.abc import Callable, Coroutine
+from typing import Any, Protocol
+
+import anyio
+from anyio.abc import TaskGroup
+from anyio.lowlevel import checkpoint
+
+from kkrpc_py.channel.steps import run_stepped
+
+__all__ = ["Job", "WorkerPool"]
+
+_MAX_IDLE = 64
+"""Workers kept waiting for the next job."""
+_TURN = 64
+"""Jobs after which a worker lets the other tasks of the loop run."""
+
+
+class Job(Protocol):
+    """What a worker runs."""
+
+    scope: anyio.CancelScope | None
+    """Set by the worker before `run`: cancels this job."""
+
+    def run(self) -> Coroutine[Any, Any, None]:
+        """Raises only the cancellation that came through `scope`."""
+        ...
+
+
+class _Worker:
+    __slots__ = ("scope", "wake")
+
+    def __init__(self) -> None:
+        self.scope = anyio.CancelScope(shield=True)
+        self.wake: anyio.Event | None = None
+
+
+class WorkerPool:
+    """Runs jobs in tasks of `task_group`. Its tasks end by `close` alone, not by an outer cancellation:
+    how a channel ends is decided in one place."""
+
+    def __init__(self, task_group: TaskGroup) -> None:
+        self._task_group = task_group
+        self._jobs: deque[Job] = deque()
+        self._idle: list[_Worker] = []
+        self._looking: _Worker | None = None
+        self._workers: set[_Worker] = set()
+        self._closed = False
+
+    def submit(self, job: Job) -> None:
+        self._jobs.append(job)
+        if self._looking is None:
+            self._look()
+
+    def close(self) -> None:
+        """Cancel every job that runs, and forget those that have not begun."""
+        self._closed = True
+        self._jobs.clear()
+        for worker in self._workers:
+            worker.scope.cancel()
+
+    def _look(self) -> None:
+        """Make one worker look at the queue."""
+        if self._idle:
+            worker = self._idle.pop()
+            assert worker.wake is not None
+            worker.wake.set()
+        else:
+            worker = _Worker()
+            self._workers.add(worker)
+            self._task_group.start_soon(self._work, worker, name="kkrpc_py worker")
+        self._looking = worker
+
+    def _hand_over(self, worker: _Worker) -> None:
+        """`worker` is about to suspend, or to end: somebody else looks at what is queued."""
+        if self._looking is worker:
+            self._looking = None
+            if self._jobs:
+                self._look()
+
+    async def _work(self, worker: _Worker) -> None:
+        def on_suspend() -> None:
+            if self._looking is worker:
+                self._hand_over(worker)
+
+        try:
+            with worker.scope as scope:
+                while not self._closed:
+                    await self._take_turns(scope, on_suspend)
+                    if scope.cancel_called or len(self._idle) >= _MAX_IDLE:
+                        return
+                    if self._looking is worker:
+                        self._looking = None
+                    worker.wake = anyio.Event()
+                    self._idle.append(worker)
+                    await worker.wake.wait()
+        finally:
+            self._workers.discard(worker)
+            if worker in self._idle:
+                self._idle.remove(worker)
+            if not self._closed:
+                self._hand_over(worker)
+
+    async def _take_turns(self, scope: anyio.CancelScope, on_suspend: Callable[[], None]) -> None:
+        turns = 0
+        while self._jobs and not scope.cancel_called:
+            job = self._jobs.popleft()
+            job.scope = scope
+            run = contextvars.copy_context().run
+            step = job.run()
+            await run_stepped(
+                lambda value, run=run, step=step: run(step.send, value),  # type: ignore[misc]
+                lambda exc, run=run, step=step: run(step.throw, exc),  # type: ignore[misc]
+                on_suspend,
+            )
+            turns += 1
+            if turns % _TURN == 0:
+                await checkpoint()
