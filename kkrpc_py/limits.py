@@ -43,6 +43,8 @@ class Limits:
     """What a handler's or generator's cleanup may take when it is cancelled or the channel closes."""
     hello_seconds: float = 2.0
     """How long a call that needs an extension waits for the peer's answer to the hello (HEL-6)."""
+    finish_seconds: float = 1.0
+    """How long handlers may go on when the peer has sent its last byte, to answer what it asked before."""
     drain_seconds: float = 2.0
     """How long a closing channel goes on writing what was queued before."""
 

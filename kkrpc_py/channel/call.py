@@ -26,8 +26,17 @@ class CallHost(StreamHost, Protocol):
 
     timeout: float | None
 
+    @property
+    def congested(self) -> bool:
+        """More waits to be written than `Limits.send_high_water`."""
+        ...
+
     async def clear(self) -> None:
-        """Wait until the channel is congested no more. Raises ChannelClosed."""
+        """Wait until the channel is congested no more."""
+        ...
+
+    def check_open(self) -> None:
+        """Raises ChannelClosed."""
         ...
 
     async def settled(self) -> None:
@@ -72,7 +81,10 @@ async def invoke(host: CallHost, method: str, args: list[Any]) -> Any:
     Raises what the handler raised, ChannelClosed, CallTimeout, NotSerializable, LimitExceeded. A
     caller that stops waiting cancels the call.
     """
-    await host.clear()
+    host.check_open()
+    if host.congested:
+        await host.clear()
+        host.check_open()
     pending = PendingCall()
     connection = host.connection
     try:
@@ -81,7 +93,7 @@ async def invoke(host: CallHost, method: str, args: list[Any]) -> Any:
         if not (exc.needs_cbor and connection.pending):
             raise
         await host.settled()
-        await host.clear()
+        host.check_open()
         call = connection.call(method, args, pending)
     host.kick()
     try:

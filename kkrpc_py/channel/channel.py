@@ -85,11 +85,23 @@ class RPCChannel:
         self._error: KkrpcError | None = None
         self._crash: BaseException | None = None
         self._entered = False
-        self._writing = False
+        self._stopping = False
+        self._ended_cleanly = False
+        self._lost_error: KkrpcError | None = None
         self._to_write: anyio.Event | None = None
         self._waiting_for_room: list[Callable[[], None]] = []
         self._reader_scope = anyio.CancelScope(shield=True)
         self._writer_scope = anyio.CancelScope(shield=True)
+
+    # For those who make channels -------------------------------------------------------------
+
+    def describe_loss(self, hook: Callable[[ChannelClosed], Awaitable[ChannelClosed]]) -> None:
+        """Let `hook` say more of why the byte stream ended, such as a child's exit code."""
+        self._lost_hook = hook
+
+    def begin_with(self, preamble: bytes) -> None:
+        """Write `preamble` before the first message."""
+        self._preamble = preamble
 
     # Use -----------------------------------------------------------------------------------
 
@@ -104,8 +116,7 @@ class RPCChannel:
         ChannelClosed.
         """
         await self.settled()
-        if self._error is not None:
-            raise self._closed_error()
+        self.check_open()
 
     @property
     def closed(self) -> bool:
@@ -113,12 +124,13 @@ class RPCChannel:
         return self._error is not None
 
     async def wait_closed(self) -> None:
-        """Wait until the channel is closed, by whichever side."""
-        await self._closed_event.wait()
+        """Wait until the channel is closed, by whichever side, and its handlers have been stopped."""
+        await self._stopped_event.wait()
 
     async def aclose(self) -> None:
         """Close the channel from inside its block: what is pending fails with ChannelClosed."""
         self._lose(ChannelClosed("the channel was closed by this side"))
+        self._stop()
 
     # Life ----------------------------------------------------------------------------------
 
@@ -127,8 +139,11 @@ class RPCChannel:
             raise RuntimeError("a channel can be entered once")
         self._entered = True
         self.post = current_post()
-        self._closed_event = anyio.Event()
+        self._stopped_event = anyio.Event()
         self._settled_event = anyio.Event()
+        self._broken_event = anyio.Event()
+        self._written_event = anyio.Event()
+        self._read_event = anyio.Event()
         self._threads = Threads(self.limits.threads, self.post)
         self._task_group: TaskGroup = anyio.create_task_group()
         await self._task_group.__aenter__()
@@ -151,34 +166,48 @@ class RPCChannel:
         # The channel's own tasks are shielded: they end here, in order, and never with an
         # exception, so that the group has nothing to wrap around the block's own.
         self._lose(ChannelClosed("the channel was closed by this side"))
+        self._stop()
         with anyio.CancelScope(shield=True):
             self._threads.close()
             with anyio.move_on_after(self.limits.drain_seconds):
-                await self._pool.wait_ended(self.limits.cleanup_seconds)
-                await self._drained()
+                await self._written_event.wait()
             self._writer_scope.cancel()
             with anyio.move_on_after(self.limits.drain_seconds) as closing:
                 await self._stream.aclose()
             if closing.cancelled_caught:
                 _log.warning("the byte stream did not close in time")
             self._reader_scope.cancel()
+            await self._read_event.wait()
+            await self._pool.ended()
+        try:
             await self._task_group.__aexit__(None, None, None)
+        except anyio.get_cancelled_exc_class():
+            # The block is cancelled from outside. That is its own exception already, unless it
+            # left by another one.
+            if exc is None:
+                raise
         if self._crash is not None:
             raise self._crash
 
     def _lose(self, error: KkrpcError) -> None:
-        """The channel is over. Everything pending fails now, everything running is cancelled."""
+        """Nothing more can be called, and everything that was pending fails now."""
         if self._error is not None:
             return
         self._error = error
-        outgoing, _ = self.connection.close()
-        for call in outgoing:
+        for call in self.connection.close():
             self._fail(call, self._closed_error())
+        self._settled_event.set()
+        self._wake_waiting()
+
+    def _stop(self) -> None:
+        """Cancel everything that runs for the peer; the writer ends when it has nothing left."""
+        if self._stopping:
+            return
+        self._stopping = True
         self._dispatcher.closing = True
         self._pool.close()
+        self._stopped_event.set()
         self._wake_waiting()
-        self._settled_event.set()
-        self._closed_event.set()
         self.kick()
 
     def _closed_error(self) -> KkrpcError:
@@ -194,6 +223,7 @@ class RPCChannel:
     def crash(self, exc: BaseException) -> None:
         self._crash = exc
         self._lose(ChannelClosed("the channel was interrupted"))
+        self._stop()
         self._task_group.cancel_scope.cancel()
 
     # Reading -------------------------------------------------------------------------------
@@ -204,6 +234,23 @@ class RPCChannel:
             if self._lost_hook is not None and isinstance(error, ChannelClosed):
                 error = await self._lost_hook(error)
             self._lose(error)
+            if self._ended_cleanly:
+                await self._finish_running()
+            self._stop()
+        self._read_event.set()
+
+    async def _finish_running(self) -> None:
+        """The peer has sent its last byte, and may still want the answers to what it asked."""
+        async with anyio.create_task_group() as tasks:
+
+            async def unless_broken() -> None:
+                await self._broken_event.wait()
+                tasks.cancel_scope.cancel()
+
+            tasks.start_soon(unless_broken)
+            with anyio.move_on_after(self.limits.finish_seconds):
+                await self._pool.finished()
+            tasks.cancel_scope.cancel()
 
     async def _read_until_lost(self) -> KkrpcError:
         stream = self._stream
@@ -213,15 +260,13 @@ class RPCChannel:
                 if not self._apply(self.connection.receive_data(data)):
                     break
         except anyio.EndOfStream:
-            self._apply(self.connection.receive_eof())
+            self._ended_cleanly = self._apply(self.connection.receive_eof())
         except (anyio.BrokenResourceError, anyio.ClosedResourceError, OSError) as exc:
             return ChannelClosed(f"the byte stream broke: {exc or type(exc).__name__}")
         except Exception as exc:
             _log.exception("the reader failed")
             return ChannelClosed(f"the reader failed: {type(exc).__name__}")
         return self._lost_error or ChannelClosed("the peer closed the channel")
-
-    _lost_error: KkrpcError | None = None
 
     def _apply(self, events: list[ev.Event]) -> bool:
         """Carry out what has happened. False: the byte stream cannot be read on."""
@@ -287,52 +332,41 @@ class RPCChannel:
             self._to_write = None
 
     async def _write(self) -> None:
-        with self._writer_scope:
-            try:
-                await self._write_until_closed()
-            except (anyio.BrokenResourceError, anyio.ClosedResourceError, OSError):
-                # The reader sees the end, and what came before it, and says what it was.
-                self.connection.outbox.clear()
-                self._broken = True
-                self._wake_waiting()
-            except Exception:
-                _log.exception("the writer failed")
-                self._lose(ChannelClosed("the writer failed"))
-        self._writing = False
+        try:
+            with self._writer_scope:
+                await self._write_until_stopped()
+        except (anyio.BrokenResourceError, anyio.ClosedResourceError, OSError):
+            # The reader sees the end, and what came before it, and says what it was.
+            self.connection.outbox.clear()
+        except Exception:
+            _log.exception("the writer failed")
+            self._lose(ChannelClosed("the writer failed"))
+            self._stop()
+        self._broken_event.set()
+        self._written_event.set()
+        self._wake_waiting()
 
-    _broken = False
-
-    async def _write_until_closed(self) -> None:
+    async def _write_until_stopped(self) -> None:
         connection, stream = self.connection, self._stream
         high = self.limits.send_high_water
         if self._preamble:
             await stream.send(self._preamble)
         while True:
             frames = connection.data_to_send(_WRITE_BYTES)
-            if not frames:
-                self._writing = False
-                if self._error is not None:
-                    return
+            if frames:
+                for data in _joined(frames):
+                    await stream.send(data)
+                if self._waiting_for_room and connection.outbox.size <= high:
+                    self._wake_waiting()
+            elif self._stopping:
+                return
+            else:
                 self._to_write = event = anyio.Event()
                 await event.wait()
-                continue
-            self._writing = True
-            for data in _joined(frames):
-                await stream.send(data)
-            if self._waiting_for_room and connection.outbox.size <= high:
-                self._wake_waiting()
-
-    async def _drained(self) -> None:
-        """Wait until the writer has written everything, or has given up."""
-        while (self.connection.outbox.size or self._writing) and not self._broken:
-            cleared = anyio.Event()
-            self.when_clear(cleared.set)
-            self.kick()
-            await cleared.wait()
 
     @property
     def congested(self) -> bool:
-        return self.connection.outbox.size > self.limits.send_high_water
+        return self.connection.outbox.size > self.limits.send_high_water and not self._written_event.is_set()
 
     def when_clear(self, wake: Callable[[], None]) -> None:
         self._waiting_for_room.append(wake)
@@ -343,14 +377,14 @@ class RPCChannel:
             wake()
 
     async def clear(self) -> None:
-        while True:
-            if self._error is not None:
-                raise self._closed_error()
-            if not self.congested:
-                return
+        while self.congested:
             event = anyio.Event()
             self.when_clear(event.set)
             await event.wait()
+
+    def check_open(self) -> None:
+        if self._error is not None:
+            raise self._closed_error()
 
     async def settled(self) -> None:
         if self.connection.pending:

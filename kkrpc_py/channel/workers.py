@@ -57,6 +57,8 @@ class WorkerPool:
         self._looking: _Worker | None = None
         self._workers: set[_Worker] = set()
         self._closed = False
+        self._running = 0
+        self._changed: anyio.Event | None = None
 
     def submit(self, job: Job) -> None:
         self._jobs.append(job)
@@ -69,6 +71,26 @@ class WorkerPool:
         self._jobs.clear()
         for worker in self._workers:
             worker.scope.cancel()
+
+    async def finished(self) -> None:
+        """Wait until no job runs and none waits."""
+        while self._running or self._jobs:
+            await self._change()
+
+    async def ended(self) -> None:
+        """Wait until every worker has ended; after `close`."""
+        while self._workers:
+            await self._change()
+
+    async def _change(self) -> None:
+        if self._changed is None:
+            self._changed = anyio.Event()
+        await self._changed.wait()
+
+    def _wake(self) -> None:
+        if self._changed is not None:
+            self._changed.set()
+            self._changed = None
 
     def _look(self) -> None:
         """Make one worker look at the queue."""
@@ -107,6 +129,7 @@ class WorkerPool:
                     await worker.wake.wait()
         finally:
             self._workers.discard(worker)
+            self._wake()
             if worker in self._idle:
                 self._idle.remove(worker)
             if not self._closed:
@@ -119,11 +142,16 @@ class WorkerPool:
             job.scope = scope
             run = contextvars.copy_context().run
             step = job.run()
-            await run_stepped(
-                lambda value, run=run, step=step: run(step.send, value),  # type: ignore[misc]
-                lambda exc, run=run, step=step: run(step.throw, exc),  # type: ignore[misc]
-                on_suspend,
-            )
+            self._running += 1
+            try:
+                await run_stepped(
+                    lambda value, run=run, step=step: run(step.send, value),  # type: ignore[misc]
+                    lambda exc, run=run, step=step: run(step.throw, exc),  # type: ignore[misc]
+                    on_suspend,
+                )
+            finally:
+                self._running -= 1
+                self._wake()
             turns += 1
             if turns % _TURN == 0:
                 await checkpoint()

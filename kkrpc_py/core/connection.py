@@ -435,14 +435,13 @@ class Connection:
 
     # What both share -----------------------------------------------------------------------
 
-    def close(self) -> tuple[list[OutgoingCall], list[IncomingCall]]:
-        """The connection is over: the calls that were open, which nobody will answer now."""
-        outgoing, incoming = list(self.outgoing.values()), list(self.incoming.values())
+    def close(self) -> list[OutgoingCall]:
+        """The peer answers nothing any more: the calls that were open, each of which is over."""
+        outgoing = list(self.outgoing.values())
         self.outgoing.clear()
-        self.incoming.clear()
         for call in outgoing:
             call.state = CallerState.DONE
-        return outgoing, incoming
+        return outgoing
 
     def _on_noise(self, noise: m.Noise, size: int) -> ev.Event | None:
         self.noise += 1

@@ -1,0 +1,47 @@
+"""RPC whose results can be streams, over any byte stream, compatible with kkrpc's wire."""
+
+from kkrpc_py.channel.call import Call
+from kkrpc_py.channel.channel import RPCChannel
+from kkrpc_py.channel.endpoints import memory_pair, open_process, run_stdio, serve_stdio
+from kkrpc_py.channel.expose import inline, namespace
+from kkrpc_py.channel.interceptors import CallContext, Interceptor, Next
+from kkrpc_py.channel.sink import StreamSink
+from kkrpc_py.channel.stream import StreamCall
+from kkrpc_py.errors import (
+    CallCancelled,
+    CallTimeout,
+    ChannelClosed,
+    KkrpcError,
+    LimitExceeded,
+    MethodNotFound,
+    NotSerializable,
+    ProtocolError,
+    RemoteError,
+)
+from kkrpc_py.limits import Limits
+
+__all__ = [
+    "Call",
+    "CallCancelled",
+    "CallContext",
+    "CallTimeout",
+    "ChannelClosed",
+    "Interceptor",
+    "KkrpcError",
+    "Limits",
+    "LimitExceeded",
+    "MethodNotFound",
+    "Next",
+    "NotSerializable",
+    "ProtocolError",
+    "RPCChannel",
+    "RemoteError",
+    "StreamCall",
+    "StreamSink",
+    "inline",
+    "memory_pair",
+    "namespace",
+    "open_process",
+    "run_stdio",
+    "serve_stdio",
+]
