@@ -184,7 +184,9 @@ _BUILTIN_NAMES = (
 ).split()
 
 _remote_classes: dict[str, type[RemoteError]] = {
-    name: type(name, (RemoteError, getattr(builtins, name)), {"__module__": __name__, "__doc__": RemoteError.__doc__})
+    name: type(
+        name, (RemoteError, getattr(builtins, name)), {"__module__": __name__, "__doc__": RemoteError.__doc__}
+    )
     for name in _BUILTIN_NAMES
 }
 
@@ -213,9 +215,9 @@ def error_from_wire(error: ErrorValue) -> KkrpcError:
 
 
 def _names_missing_method(message: str) -> bool:
-    return message.startswith(("Method ", "Method path ")) and message.endswith(" is not a function") or (
-        message.startswith("Method path ") and " not found at " in message
-    )
+    if not message.startswith("Method "):
+        return False
+    return message.endswith(" is not a function") or " not found at " in message
 
 
 def error_to_wire(exc: BaseException, *, with_traceback: bool = False) -> ErrorValue:

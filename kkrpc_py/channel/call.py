@@ -217,7 +217,9 @@ class Call(Coroutine[Any, Any, Any], Generic[T]):
 
     def __del__(self) -> None:
         if self._coroutine is None and not self._iterated:
-            warnings.warn(f"the call of {self._method!r} was never awaited", RuntimeWarning, stacklevel=2, source=self)
+            warnings.warn(
+                f"the call of {self._method!r} was never awaited", RuntimeWarning, stacklevel=2, source=self
+            )
 
 
 def _no_receiver() -> StreamReceiver | None:

@@ -13,7 +13,7 @@ from types import TracebackType
 from typing import Any
 
 import anyio
-from anyio.abc import ByteReceiveStream, ObjectReceiveStream, TaskGroup
+from anyio.abc import ByteReceiveStream, TaskGroup
 
 from kkrpc_py.channel.call import PendingCall
 from kkrpc_py.channel.dispatch import Dispatcher
@@ -61,7 +61,8 @@ class RPCChannel:
         tracebacks: bool = False,
         passthrough: Callable[[bytes], None] | None = None,
     ) -> None:
-        """
+        """Nothing is sent or read before the `async with` block begins.
+
         :param expose: the object or dict whose methods the peer may call; see `docs/security.md`.
         :param interceptors: run around every handler, the first one outermost.
         :param timeout: seconds after which a call without an answer raises CallTimeout; None: never.
@@ -262,7 +263,7 @@ class RPCChannel:
         except anyio.EndOfStream:
             self._ended_cleanly = self._apply(self.connection.receive_eof())
         except (anyio.BrokenResourceError, anyio.ClosedResourceError, OSError) as exc:
-            return ChannelClosed(f"the byte stream broke: {exc or type(exc).__name__}")
+            return ChannelClosed(f"the byte stream broke: {str(exc) or type(exc).__name__}")
         except Exception as exc:
             _log.exception("the reader failed")
             return ChannelClosed(f"the reader failed: {type(exc).__name__}")
@@ -317,7 +318,9 @@ class RPCChannel:
 
     def _notice(self, noise: ev.Noticed) -> None:
         if self._passthrough is None:
-            _log.info("not a message (%s): %s", noise.reason, noise.data[:200].decode(errors="backslashreplace"))
+            _log.info(
+                "not a message (%s): %s", noise.reason, noise.data[:200].decode(errors="backslashreplace")
+            )
             return
         try:
             self._passthrough(noise.data)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import types
-from collections.abc import Coroutine, Iterator, Sequence
+from collections.abc import Coroutine, Generator, Sequence
 from typing import Any, Protocol
 
 import anyio
@@ -141,7 +141,9 @@ class CallTask:
         interceptors = self.dispatcher.interceptors
         if interceptors:
             ctx = CallContext(self.call.method, self.args)
-            result = await wrap(interceptors, ctx, lambda: self._invoke(ctx.args, ctx.kwargs), self._note_result)
+            result = await wrap(
+                interceptors, ctx, lambda: self._invoke(ctx.args, ctx.kwargs), self._note_result
+            )
         else:
             result = await self._invoke(self.args, {})
         if self.producer is not None:  # a sink's handler has sent its stream already
@@ -322,7 +324,7 @@ def _is_stream(result: Any) -> bool:
 
 
 @contextlib.contextmanager
-def _own_faults() -> Iterator[None]:
+def _own_faults() -> Generator[None]:
     """What the library raises unexpectedly sends no text to the peer (ERR-5)."""
     try:
         yield

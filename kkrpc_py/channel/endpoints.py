@@ -12,11 +12,10 @@ import logging
 import os
 import sys
 import threading
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from typing import Any
 
 import anyio
-from anyio.abc import ByteStream, SocketAttribute
 
 from kkrpc_py.channel.channel import RPCChannel
 from kkrpc_py.errors import ChannelClosed
@@ -43,7 +42,7 @@ async def open_process(
     cwd: str | os.PathLike[str] | None = None,
     stderr: StderrTarget = "log",
     **options: Any,
-) -> AsyncIterator[RPCChannel]:
+) -> AsyncGenerator[RPCChannel]:
     """Start a child process, and talk with it over its stdin and stdout.
 
     :param env: the child's whole environment; None: this process's.
@@ -119,8 +118,11 @@ async def _serve(
 @contextlib.asynccontextmanager
 async def memory_pair(
     api_a: Any = None, api_b: Any = None, **options: Any
-) -> AsyncIterator[tuple[RPCChannel, RPCChannel]]:
+) -> AsyncGenerator[tuple[RPCChannel, RPCChannel]]:
     """Two linked channels in one event loop: `a` exposes `api_a` and calls `api_b`, `b` the other way."""
     stream_a, stream_b = memory_byte_streams()
-    async with RPCChannel(stream_a, expose=api_a, **options) as a, RPCChannel(stream_b, expose=api_b, **options) as b:
+    async with (
+        RPCChannel(stream_a, expose=api_a, **options) as a,
+        RPCChannel(stream_b, expose=api_b, **options) as b,
+    ):
         yield a, b

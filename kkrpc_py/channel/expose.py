@@ -95,7 +95,10 @@ class Handler:
                 self.sink = parameter.name
             elif parameter.kind is inspect.Parameter.VAR_POSITIONAL:
                 self.most = -1
-            elif parameter.kind in (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD):
+            elif parameter.kind in (
+                inspect.Parameter.POSITIONAL_ONLY,
+                inspect.Parameter.POSITIONAL_OR_KEYWORD,
+            ):
                 if self.most >= 0:
                     self.most += 1
                 if parameter.default is inspect.Parameter.empty:
@@ -145,7 +148,9 @@ class Exposed:
 
     def _handler(self, function: Any) -> Handler:
         # Bound methods are made anew at each look-up; what is known belongs to function and object.
-        key = (function.__func__, id(function.__self__)) if isinstance(function, types.MethodType) else function
+        key = (
+            (function.__func__, id(function.__self__)) if isinstance(function, types.MethodType) else function
+        )
         try:
             handler = self._handlers.get(key)
         except TypeError:  # an unhashable callable

@@ -245,4 +245,3 @@ class Producer:
         if self._changed is None:
             self._changed = anyio.Event()
         await self._changed.wait()
-

@@ -27,7 +27,9 @@ _AHEAD = 256
 def current_post() -> Post:
     """The `Post` of the running event loop: the one call that anyio has no name for."""
     native: Any = current_token().native_token
-    call: Callable[[Callable[[], object]], object] = getattr(native, "run_sync_soon", None) or native.call_soon_threadsafe
+    call: Callable[[Callable[[], object]], object] = (
+        getattr(native, "run_sync_soon", None) or native.call_soon_threadsafe
+    )
 
     def post(function: Callable[[], object]) -> None:
         try:

@@ -47,8 +47,11 @@ class _Worker:
 
 
 class WorkerPool:
-    """Runs jobs in tasks of `task_group`. Its tasks end by `close` alone, not by an outer cancellation:
-    how a channel ends is decided in one place."""
+    """Runs jobs in tasks of `task_group`.
+
+    The tasks end by `close` alone and not by an outer cancellation: how a channel ends is decided
+    in one place.
+    """
 
     def __init__(self, task_group: TaskGroup) -> None:
         self._task_group = task_group

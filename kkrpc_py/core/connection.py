@@ -143,7 +143,9 @@ class Connection:
             if event is not None:
                 happened.append(event)
         if self.outbox.control_size > self.limits.send_max:
-            happened.append(ev.Lost(LimitExceeded("the peer does not read the answers to what it sends (send_max)")))
+            happened.append(
+                ev.Lost(LimitExceeded("the peer does not read the answers to what it sends (send_max)"))
+            )
         return happened
 
     # The caller's half ---------------------------------------------------------------------
@@ -159,7 +161,7 @@ class Connection:
         return call
 
     def cancel(self, call: OutgoingCall) -> bool:
-        """This side wants no more of `call` (CAN-1).
+        """Stop `call`: this side wants no more of it (CAN-1).
 
         Returns True where the peer will confirm, by `Stopped` with `cancelled`; otherwise the
         call is over now, and nothing more is heard of it.
@@ -228,7 +230,9 @@ class Connection:
             values = message.values
             if call.window is not None:
                 if not call.window.arrived(len(values), size):
-                    return self._refuse_stream(call, ProtocolError("the peer sent more chunks than it had credit for"))
+                    return self._refuse_stream(
+                        call, ProtocolError("the peer sent more chunks than it had credit for")
+                    )
             else:
                 call.buffered += size
                 if call.buffered > self.limits.stock_stream_buffer:
@@ -236,7 +240,9 @@ class Connection:
                         call, LimitExceeded("the stream's values were not read in time (stock_stream_buffer)")
                     )
             return ev.Received(call, values, size)
-        return self._violation(f"a chunk for {call.method!r} before its answer") if do is Do.VIOLATION else None
+        return (
+            self._violation(f"a chunk for {call.method!r} before its answer") if do is Do.VIOLATION else None
+        )
 
     def _refuse_stream(self, call: OutgoingCall, error: KkrpcError) -> ev.Event:
         self.violations += 1
@@ -251,7 +257,9 @@ class Connection:
         )
 
     def _on_stream_failure(self, message: m.StreamFailure, size: int) -> ev.Event | None:
-        return self._answered(message.id, CallerEvent.STREAM_FAILURE, lambda call: ev.Failed(call, message.error))
+        return self._answered(
+            message.id, CallerEvent.STREAM_FAILURE, lambda call: ev.Failed(call, message.error)
+        )
 
     def _answered(
         self, id: m.Id | None, event: CallerEvent, deliver: Callable[[OutgoingCall], ev.Event]
@@ -274,7 +282,10 @@ class Connection:
     # The callee's half ---------------------------------------------------------------------
 
     def respond(self, call: IncomingCall, value: Any) -> None:
-        """The handler returned `value` (CALL-3). Raises NotSerializable and LimitExceeded: say `fail` then."""
+        """The handler returned `value` (CALL-3).
+
+        Raises NotSerializable and LimitExceeded: say `fail` then.
+        """
         frame = self._encoder.encode(m.Result(call.id, value))
         self._step_callee(call, CalleeEvent.RETURN)
         self.outbox.put(frame)
@@ -322,7 +333,8 @@ class Connection:
         return size
 
     def _put_chunks(self, call: IncomingCall, values: list[Any]) -> int:
-        assert call.id is not None and call.lane is not None
+        assert call.id is not None
+        assert call.lane is not None
         frame = self._encoder.encode(m.Chunks(call.id, values))
         size = frame_size(frame)
         if call.window is not None:
@@ -335,7 +347,8 @@ class Connection:
 
         Raises NotSerializable and LimitExceeded for the result: say `fail` then.
         """
-        assert call.id is not None and call.lane is not None
+        assert call.id is not None
+        assert call.lane is not None
         if not call.carries_result:
             result = UNSET
         frame = self._encoder.encode(m.StreamEnd(call.id, result))
@@ -349,7 +362,8 @@ class Connection:
         if not streaming:
             self._put(m.Failure(call.id, error_to_wire(CallCancelled("the call was cancelled"))))
         elif hi.CANCEL in call.features:
-            assert call.id is not None and call.lane is not None
+            assert call.id is not None
+            assert call.lane is not None
             self.outbox.put_in(call.lane, self._encoder.encode(m.StreamEnd(call.id, cancelled=True)))
 
     def _step_callee(self, call: IncomingCall, event: CalleeEvent) -> Do:
@@ -392,12 +406,12 @@ class Connection:
         self._agree(theirs)
         return ev.Settled()
 
-    def _on_construct(self, message: m.Construct, size: int) -> ev.Event | None:
-        return self._refuse(message.id, f"{message.method} is not a constructor function")
+    def _on_construct(self, message: m.Construct, size: int) -> None:
+        self._refuse(message.id, f"{message.method} is not a constructor function")
 
-    def _on_property(self, message: m.Get | m.Set, size: int) -> ev.Event | None:
-        path = ".".join(message.path)
-        return self._refuse(message.id, f"Property path {path} not found at {message.path[0] if message.path else ''}")
+    def _on_property(self, message: m.Get | m.Set, size: int) -> None:
+        first = message.path[0] if message.path else ""
+        self._refuse(message.id, f"Property path {'.'.join(message.path)} not found at {first}")
 
     def _on_callback(self, message: m.Callback, size: int) -> ev.Event | None:
         return self._violation(f"a call of the unknown callback {message.callback_id!r}")
@@ -477,5 +491,3 @@ class Connection:
 
 def _value_or_none(value: Any) -> Any:
     return None if value is UNSET else value
-
-

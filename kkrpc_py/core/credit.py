@@ -50,7 +50,15 @@ class ReceiveWindow:
     a window of many, large ones of few, so that `budget` bytes bound what lies here unread.
     """
 
-    __slots__ = ("_budget", "_taken_bytes", "_taken_chunks", "bytes", "chunks", "window_bytes", "window_chunks")
+    __slots__ = (
+        "_budget",
+        "_taken_bytes",
+        "_taken_chunks",
+        "bytes",
+        "chunks",
+        "window_bytes",
+        "window_chunks",
+    )
 
     def __init__(self, budget: int) -> None:
         self.chunks = self.window_chunks = INITIAL_CHUNKS
