@@ -23,11 +23,10 @@ from anyio.lowlevel import checkpoint
 from kkrpc_py.transports.descriptors import (
     DescriptorReceiveStream,
     DescriptorStream,
-    PipeReader,
     open_pipe,
 )
 from kkrpc_py.transports.guard import Guard
-from kkrpc_py.transports.threads import Worker
+from kkrpc_py.transports.polled import PipeReader
 
 __all__ = ["Child", "StderrTarget", "spawn"]
 
@@ -178,9 +177,9 @@ class Child(DescriptorStream):
         assert status is not None
         self.exit_code = status.si_status if status.si_code == os.CLD_EXITED else -status.si_status
         self._exited.set()
-        for stream in (self.receiver, self._stderr):
-            if stream is not None and isinstance(stream.reader, PipeReader):
-                stream.reader.finish()
+        self.receiver.finish()
+        if self._stderr is not None:
+            self._stderr.finish()
 
     async def _read_stderr(self) -> None:
         if self._stderr is None:

@@ -19,16 +19,19 @@ import stat
 import threading
 from collections.abc import Callable
 from functools import partial
-from typing import Any, Final, Generic, TypeVar
+from typing import Any, Final, Generic, TypeAlias, TypeVar
 
 import anyio
 from anyio.lowlevel import current_token
 
+from kkrpc_py.transports.ends import Reader, Writer
+
 __all__ = ["ThreadReader", "ThreadWriter", "Worker"]
 
 T = TypeVar("T")
+_Caller: TypeAlias = Callable[[Callable[[], object]], object]
 
-READ_BYTES: Final = 64 * 1024
+_READ_BYTES: Final = 64 * 1024
 
 
 class Worker(Generic[T]):
@@ -108,10 +111,10 @@ class Worker(Generic[T]):
         self._at_end()
 
 
-def _loop_caller() -> Callable[[Callable[[], object]], object]:
-    """What makes the current event loop call a function soon; to be used from any thread, never waits."""
+def _loop_caller() -> _Caller:
+    """What has the current event loop call a function soon: from any thread, and without waiting."""
     loop: Any = current_token().native_token
-    caller: Callable[[Callable[[], object]], object] = getattr(loop, "call_soon_threadsafe", None) or loop.run_sync_soon
+    caller: _Caller = loop.run_sync_soon if hasattr(loop, "run_sync_soon") else loop.call_soon_threadsafe
     return caller
 
 
@@ -149,35 +152,33 @@ class _Descriptor:
         os.close(self.fd)
 
 
-class ThreadReader:
+class ThreadReader(Reader):
     """The reading end of a descriptor that is read by a thread, on demand: one read for one receive.
 
     Reading ahead would take from a terminal or a shared file what others should get.
     """
 
     def __init__(self, fd: int) -> None:
+        super().__init__()
         self._descriptor = _Descriptor(fd, select.POLLIN)
         self._worker: Worker[bytes] = Worker("kkrpc_py reader")
-        self._data: bytes | None = None
+        self._wanted = _READ_BYTES
 
-    def read_now(self, max_bytes: int) -> bytes | None:
-        data = self._data
-        if data is None or len(data) <= max_bytes:
-            self._data = None
-            return data
-        self._data = data[max_bytes:]
-        return data[:max_bytes]
+    def _read(self, max_bytes: int) -> bytes | None:
+        self._wanted = min(max_bytes, _READ_BYTES)
+        return None
 
     async def wait(self) -> None:
         if not self._worker.busy:
-            self._worker.start(self._read)
-        self._data = await self._worker.result()
+            self._worker.start(self._read_descriptor)
+        with contextlib.suppress(anyio.ClosedResourceError):
+            self.keep(await self._worker.result())
 
-    def _read(self) -> bytes:
+    def _read_descriptor(self) -> bytes:
         descriptor = self._descriptor
         while descriptor.wait_ready():
             try:
-                return os.read(descriptor.fd, READ_BYTES)
+                return os.read(descriptor.fd, self._wanted)
             except BlockingIOError:  # somebody else made the open file non-blocking
                 continue
             except OSError as exc:
@@ -191,7 +192,7 @@ class ThreadReader:
         self._worker.stop(self._descriptor.close)
 
 
-class ThreadWriter:
+class ThreadWriter(Writer):
     """The writing end of a descriptor that is written by a thread.
 
     A cancelled send is not undone: its bytes are still written, so that no frame is cut, unless the
@@ -205,10 +206,10 @@ class ThreadWriter:
         # To a terminal or a file everything goes in one write, which others cannot write into.
         self._piece = select.PIPE_BUF if stat.S_ISFIFO(os.fstat(fd).st_mode) else None
 
-    def write_now(self, data: bytes) -> int:
+    def write_now(self, data: bytes | memoryview) -> int:
         return 0
 
-    async def send(self, data: bytes) -> None:
+    async def write(self, data: bytes) -> None:
         if self._worker.busy:
             await self._worker.result()
         self._worker.start(partial(self._write, bytes(data)))

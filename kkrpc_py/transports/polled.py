@@ -1,0 +1,286 @@
+"""Ends of descriptors that an event loop waits for: pipes of our own, inherited stream sockets.
+
+Owns non-blocking reading and writing. A pipe given to these ends is made non-blocking: its open file
+must belong to us alone. Sockets keep the flags that they share with others.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import fcntl
+import os
+import select
+import socket
+import struct
+import termios
+from abc import abstractmethod
+from typing import Final
+
+import anyio
+from anyio.lowlevel import cancel_shielded_checkpoint, current_token
+
+from kkrpc_py.transports.ends import Reader, Writer
+
+__all__ = ["PipeReader", "PipeWriter", "SocketReader", "SocketWriter"]
+
+_PAGE: Final = os.sysconf("SC_PAGE_SIZE")
+_TAIL: Final = 32
+"""Bytes at the end of a large write that are written together, see `_PolledWriter`."""
+_READ_BYTES: Final = 64 * 1024
+_MAX_READ_BYTES: Final = 1024 * 1024
+
+
+class _PolledReader(Reader):
+    """Reads when the event loop says so.
+
+    On asyncio and uvloop the descriptor stays registered from one wait to the next, and the loop's
+    callback reads at once: registering, and being called again for what the task has not read yet,
+    would cost more than all the rest (16 µs a wait against 4).
+    """
+
+    def __init__(self, poll_fd: int) -> None:
+        super().__init__()
+        self._poll_fd = poll_fd
+        # A large buffer is costly where little comes, a small one where much does.
+        self._size = _READ_BYTES
+        self._wanted = _READ_BYTES
+        self._error: OSError | None = None
+        self._waiting = False
+        # Of asyncio alone:
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._ready: asyncio.Future[None] | None = None
+        self._registered = False
+
+    @abstractmethod
+    def _read_descriptor(self, max_bytes: int) -> bytes:
+        """One read that does not wait; BlockingIOError if there is nothing."""
+
+    def _read(self, max_bytes: int) -> bytes | None:
+        if self._error is not None:
+            raise self._error
+        self._wanted = max_bytes
+        try:
+            data = self._read_descriptor(min(max_bytes, self._size))
+        except BlockingIOError:
+            return None
+        if len(data) == self._size:
+            self._size = min(self._size * 4, _MAX_READ_BYTES)
+        elif len(data) < _READ_BYTES:
+            self._size = _READ_BYTES
+        return data
+
+    async def wait(self) -> None:
+        self._waiting = True
+        try:
+            if self._loop is None:
+                loop = current_token().native_token
+                if not isinstance(loop, asyncio.AbstractEventLoop):
+                    with contextlib.suppress(anyio.ClosedResourceError):
+                        await anyio.wait_readable(self._poll_fd)
+                    return
+                self._loop = loop
+            if not self._registered:
+                self._loop.add_reader(self._poll_fd, self._on_readable)
+                self._registered = True
+            self._ready = self._loop.create_future()
+            await self._ready
+        finally:
+            self._waiting = False
+            self._ready = None
+
+    def _on_readable(self) -> None:
+        if self._ready is None or self._ready.done():
+            self._unregister()
+            return
+        try:
+            data = self._read(self._wanted)
+        except OSError as exc:
+            self._error = exc
+        else:
+            if data is None:
+                return
+            self.keep(data)
+        self._ready.set_result(None)
+
+    def _unregister(self) -> None:
+        if self._registered:
+            self._registered = False
+            assert self._loop is not None
+            self._loop.remove_reader(self._poll_fd)
+
+    def _wake(self) -> None:
+        """End a wait that is under way."""
+        if self._loop is None:
+            if self._waiting:
+                anyio.notify_closing(self._poll_fd)
+        elif self._ready is not None and not self._ready.done():
+            self._ready.set_result(None)
+
+    def close(self) -> None:
+        self._wake()
+        self._unregister()
+
+
+class PipeReader(_PolledReader):
+    """The reading end of a pipe."""
+
+    def __init__(self, fd: int) -> None:
+        super().__init__(fd)
+        self._fd = fd
+        self._left: int | None = None
+        os.set_blocking(fd, False)
+
+    def _read_descriptor(self, max_bytes: int) -> bytes:
+        if self._left is None:
+            return os.read(self._fd, max_bytes)
+        data = os.read(self._fd, min(max_bytes, self._left)) if self._left else b""
+        self._left -= len(data)
+        return data
+
+    def finish(self) -> None:
+        """Let the end come after what is in the pipe now, whoever still holds its writing end."""
+        if self._left is None and self._fd >= 0:
+            (self._left,) = struct.unpack("i", fcntl.ioctl(self._fd, termios.FIONREAD, bytes(4)))
+            self._wake()
+
+    def close(self) -> None:
+        super().close()
+        fd, self._fd = self._fd, -1
+        os.close(fd)
+
+
+class SocketReader(_PolledReader):
+    """The reading end of a stream socket whose open file others share."""
+
+    def __init__(self, fd: int) -> None:
+        self._epoll = _epoll(fd, select.EPOLLIN)
+        super().__init__(self._epoll.fileno())
+        self._socket = _adopt(fd)
+
+    def _read_descriptor(self, max_bytes: int) -> bytes:
+        return self._socket.recv(max_bytes, socket.MSG_DONTWAIT)
+
+    def close(self) -> None:
+        super().close()
+        self._epoll.close()
+        self._socket.close()
+
+
+class _PolledWriter(Writer):
+    """Writes what goes, and waits for room.
+
+    A stock kkrpc reader drops a read that holds white space only (spec FRM-3), so no write may leave
+    a line's end alone to a later one: the last bytes of a large write go together.
+    """
+
+    def __init__(self, poll_fd: int) -> None:
+        self._poll_fd = poll_fd
+        self._waiting = False
+
+    async def write(self, data: bytes) -> None:
+        count = self.write_now(data)
+        if count == len(data):
+            await cancel_shielded_checkpoint()
+            return
+        rest = memoryview(data)[count:]
+        while rest:
+            self._waiting = True
+            try:
+                await self._wait()
+            finally:
+                self._waiting = False
+            rest = rest[self.write_now(rest) :]
+
+    @abstractmethod
+    async def _wait(self) -> None: ...
+
+    def close(self) -> None:
+        if self._waiting:
+            anyio.notify_closing(self._poll_fd)
+
+
+class PipeWriter(_PolledWriter):
+    """The writing end of a pipe."""
+
+    def __init__(self, fd: int) -> None:
+        super().__init__(fd)
+        self._fd = fd
+        os.set_blocking(fd, False)
+
+    def write_now(self, data: bytes | memoryview) -> int:
+        try:
+            # A full pipe cuts a write so that whole pages are left, or all but whole pages.
+            if not 0 < len(data) % _PAGE < _TAIL or len(data) < _PAGE:
+                return os.write(self._fd, data)
+            view = memoryview(data)
+            count = os.write(self._fd, view[:-_TAIL])
+            if count == len(view) - _TAIL:
+                with contextlib.suppress(BlockingIOError):
+                    count += os.write(self._fd, view[-_TAIL:])
+            return count
+        except BlockingIOError:
+            return 0
+
+    async def _wait(self) -> None:
+        await anyio.wait_writable(self._fd)
+
+    def close(self) -> None:
+        super().close()
+        fd, self._fd = self._fd, -1
+        os.close(fd)
+
+
+class SocketWriter(_PolledWriter):
+    """The writing end of a stream socket whose open file others share."""
+
+    def __init__(self, fd: int) -> None:
+        self._epoll = _epoll(fd, select.EPOLLOUT)
+        super().__init__(self._epoll.fileno())
+        self._socket = _adopt(fd)
+
+    def write_now(self, data: bytes | memoryview) -> int:
+        flags = socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL
+        try:
+            if len(data) <= _PAGE:
+                return self._socket.send(data, flags)
+            view = memoryview(data)
+            count = self._socket.send(view[:-_TAIL], flags)
+            if count == len(view) - _TAIL:
+                with contextlib.suppress(BlockingIOError):
+                    count += self._socket.send(view[-_TAIL:], flags)
+            return count
+        except BlockingIOError:
+            return 0
+
+    async def _wait(self) -> None:
+        await anyio.wait_readable(self._poll_fd)
+
+    def shut_down(self) -> None:
+        """End this direction for everybody who shares the socket."""
+        with contextlib.suppress(OSError):
+            self._socket.shutdown(socket.SHUT_WR)
+
+    def close(self) -> None:
+        super().close()
+        self._epoll.close()
+        self._socket.close()
+
+
+def _epoll(fd: int, events: int) -> select.epoll:
+    """What an event loop may wait for in place of `fd`: uvloop makes non-blocking what it waits for."""
+    epoll = select.epoll()
+    epoll.register(fd, events)
+    return epoll
+
+
+def _adopt(fd: int) -> socket.socket:
+    """A socket object for `fd` that leaves the open file's flags alone."""
+    timeout = socket.getdefaulttimeout()
+    if timeout is None:
+        return socket.socket(fileno=fd)
+    socket.setdefaulttimeout(None)  # with a default timeout the constructor sets O_NONBLOCK
+    try:
+        return socket.socket(fileno=fd)
+    finally:
+        socket.setdefaulttimeout(timeout)
