@@ -117,7 +117,7 @@ class CallTask:
 
     async def run(self) -> None:
         """Run the handler and answer. Raises nothing but the cancellation of `scope`."""
-        if self.call.stopping:  # cancelled while it was queued
+        if self.call.stopping():  # cancelled while it was queued
             self._answer_cancel()
             return
         try:
@@ -126,7 +126,7 @@ class CallTask:
             finally:
                 if self.results:
                     await self._close_streams()
-            if self.call.stopping:  # the handler finished in spite of the cancel
+            if self.call.stopping():  # the handler finished in spite of the cancel
                 self._answer_cancel()
         except BaseException as exc:
             await self._answer_error(exc)
@@ -150,9 +150,9 @@ class CallTask:
             await self._finish_stream(self.producer, result)
         elif _is_stream(result):
             self._note_result(result)
-            if not self.call.stopping:
+            if not self.call.stopping():
                 await self._stream(result)
-        elif not self.call.stopping:
+        elif not self.call.stopping():
             await self._respond(result)
 
     async def _invoke(self, args: list[Any], kwargs: dict[str, Any]) -> Any:
@@ -226,7 +226,7 @@ class CallTask:
 
     async def _finish_stream(self, producer: Producer, result: Any) -> None:
         await producer.drain()
-        if self.call.stopping:
+        if self.call.stopping():
             return
         with _own_faults():
             self.host.connection.end_stream(self.call, UNSET if result is None else result)
@@ -245,7 +245,7 @@ class CallTask:
             return
         error: BaseException = exc
         if cancelled:
-            if call.stopping:
+            if call.stopping():
                 self._answer_cancel()
                 raise exc
             if self.producer is not None and self.producer.error is not None:
@@ -253,7 +253,7 @@ class CallTask:
             else:
                 # Nobody asked for it: raised by the handler, or aimed at a task that is ours.
                 error = CallCancelled("the handler was cancelled")
-        elif self.producer is not None and not call.stopping and isinstance(exc, Exception):
+        elif self.producer is not None and not call.stopping() and isinstance(exc, Exception):
             try:
                 await self.producer.drain()  # values that came before the error arrive before it
             except (NotSerializable, LimitExceeded) as unsendable:

@@ -157,7 +157,7 @@ class ThreadedGenerator:
         if not self._started:
             self._generator.close()
             return
-        while not self._ended:
+        while True:
             with self._lock:
                 if self._ended:
                     break

@@ -56,7 +56,6 @@ class IncomingCall:
         self.window: SendWindow | None = None
         """Set once a credited stream is open."""
 
-    @property
     def stopping(self) -> bool:
         """The peer has cancelled this call."""
         return self.state in (CalleeState.STOPPING_CALL, CalleeState.STOPPING_STREAM)
