@@ -1,84 +1,164 @@
-"""CBOR to Python values and back, exactly (VAL-4, VAL-5, FRM-8)."""
+"""Python values to CBOR and back, exactly (VAL-6, VAL-7).
+
+It owns what CBOR can carry and the bounds on what a peer's CBOR may hold. It does not own messages
+(`classic`) or frames (`framing`).
+
+cbor2 does the work. It changes some values in silence (a NaN of Decimal becomes one of float, a
+memoryview a list), ignores bytes after the item, and crashes on a value nested deep enough: what
+reaches it was checked first, and what it refuses is read again by `cbor_careful`.
+
+Lengths are definite: a message is complete before it is written, so no writer needs the others.
+"""
 
 from __future__ import annotations
 
-import datetime
+import io
+from collections.abc import Callable
 from decimal import Decimal
-from fractions import Fraction
 from typing import Any
-from uuid import UUID
 
 import cbor2
 
 from kkrpc_py.limits import Limits
+from kkrpc_py.wire.cbor_careful import CarefulReader, MalformedCbor, id_and_type
+from kkrpc_py.wire.cbor_tags import RefusedContent, TaggedTypes, tagged_form
 from kkrpc_py.wire.values import Check, Rules, digits_bound, holds_unpaired_surrogate, plain_bytes
 
-__all__ = ["CborError", "CborReader", "CborWriter"]
+__all__ = ["CborError", "CborReader", "CborRefused", "CborWriter"]
 
+# The message, its args, and the mapping in them: what every value is nested in already.
 _ENVELOPE_DEPTH = 2
+# cbor2 writes by recursion without a guard, and the careful reader is Python. Both have room for this.
+_MAX_DEPTH = 300
+_CONVERTED: frozenset[type] = frozenset((memoryview, Decimal))
 
 
 class CborError(ValueError):
-    """The payload is not one CBOR item within the bounds, of the types and tags agreed on."""
+    """The payload is not one well-formed CBOR item."""
+
+
+class CborRefused(CborError):
+    """The item is well-formed, but passes a bound, or holds a tag or value that is not agreed on."""
 
 
 class CborWriter:
+    """Checks values and writes messages."""
+
     def __init__(self, limits: Limits) -> None:
         leaves: dict[type, Check | None] = dict.fromkeys(
-            (type(None), bool, int, float, bytes, bytearray, datetime.date, UUID, Fraction, complex, Decimal)
+            (type(None), bool, int, float, bytes, bytearray)  # float: NaN and the infinities too
         )
-        leaves |= {
-            str: holds_unpaired_surrogate,
-            memoryview: plain_bytes,
-            datetime.datetime: _datetime_refusal,
-        }
+        leaves |= {str: holds_unpaired_surrogate, memoryview: plain_bytes}
+        leaves |= TaggedTypes(limits.digits).leaves
         self._rules = Rules(
             leaves=leaves,
             containers=(dict, list, tuple, set, frozenset),
             text_keys=False,
             max_int=digits_bound(limits.digits),
-            depth=limits.depth - _ENVELOPE_DEPTH,
+            depth=_depth(limits) - _ENVELOPE_DEPTH,
             items=limits.frame,
             finite=False,
         )
 
     def fit(self, value: Any, root: str) -> Any:
-        if self._rules.accepts(value) is None:
+        """`value`, or what cbor2 writes in its place; `NotSerializable` if CBOR cannot carry it.
+
+        Text that is no Unicode passes; `dumps` tells of it at less cost.
+        """
+        found = self._rules.accepts(value)
+        if found is None:
             self._rules.demand(value, root)
-        return value
+        elif found.isdisjoint(_CONVERTED):
+            return value
+        return _converted(value)
 
     def fit_checked(self, value: Any, root: str) -> Any:
+        """As `fit`, with nothing left for later."""
         self._rules.demand(value, root)
-        return value
+        return _converted(value)
 
     def dumps(self, mapping: dict[str, Any]) -> bytes:
-        return cbor2.dumps(mapping, encoders=_ENCODERS)
+        """The payload of a message whose values were fitted; `UnicodeEncodeError` as `fit` says."""
+        return cbor2.dumps(mapping)
 
 
-def _datetime_refusal(value: datetime.datetime) -> str | None:
-    if value.tzinfo is None:
-        return "it has no time zone, and CBOR's dates need one"
-    return None
+def _depth(limits: Limits) -> int:
+    return min(limits.depth, _MAX_DEPTH)
 
 
-def _encode_memoryview(encoder: cbor2.CBOREncoder, value: memoryview) -> None:
-    encoder.encode_bytes(value.tobytes())
-
-
-_ENCODERS: dict[type, Any] = {memoryview: _encode_memoryview}
+def _converted(value: Any) -> Any:
+    kind = type(value)
+    if kind is Decimal:
+        return tagged_form(value)
+    if kind is memoryview:
+        return value.tobytes()
+    if kind is dict:
+        return {_converted(key): _converted(item) for key, item in value.items()}
+    if kind in (list, tuple, set, frozenset):
+        # What stands for a set's member or a key must be hashable, and is: tags around tuples.
+        return kind(map(_converted, value))
+    return value
 
 
 class CborReader:
+    """Parses a peer's CBOR within bounds. Each payload is decoded on its own."""
+
     def __init__(self, limits: Limits) -> None:
-        self._depth = limits.depth
+        self._depth = _depth(limits)
+        self._tags = TaggedTypes(limits.digits)
+        # Of what comes without a tag, only these can be outside of what was agreed on.
+        self._rules = Rules(
+            leaves={
+                **dict.fromkeys((type(None), bool, int, float, str, bytes)),
+                **dict.fromkeys(self._tags.leaves),
+            },
+            containers=(dict, list, tuple, set, frozenset),
+            text_keys=False,
+            max_int=digits_bound(limits.digits),
+            depth=self._depth,
+            items=limits.frame,
+            finite=False,
+        )
+        tags = _BUILT_IN_TAGS | self._tags.readers.keys()
+        self._semantic = {tag: self._semantic_reader(tag) for tag in tags}
 
     def loads(self, payload: bytes) -> Any:
+        """The value; `CborRefused` or `CborError` if there is none, and no other exception."""
+        decoder = cbor2.CBORDecoder(
+            io.BytesIO(payload),
+            tag_hook=self._unknown_tag,
+            semantic_decoders=self._semantic,
+            max_depth=2 * self._depth + 1,  # tags count there; how deep it really is, the rules tell
+            allow_indefinite=False,
+            allow_duplicate_keys=False,
+            strict_hashable_types=True,
+        )
         try:
-            return cbor2.loads(
-                payload, max_depth=self._depth, allow_indefinite=False, allow_duplicate_keys=False
-            )
-        except Exception as error:
+            value = decoder.decode()
+            if decoder.fp.tell() == len(payload) and self._rules.accepts(value) is not None:
+                return value
+        except Exception:
+            # Whatever it was, the second pass finds it, or reads what the first one could not.
+            pass
+        try:
+            return CarefulReader(payload, self._tags, self._depth).read()
+        except RefusedContent as error:
+            raise CborRefused(str(error)) from None
+        except (MalformedCbor, RecursionError, MemoryError) as error:
             raise CborError(str(error)) from None
 
     def salvage(self, payload: bytes) -> tuple[Any, Any]:
-        return None, None
+        """`id` and `type` of a message that `loads` refused; None where unknown."""
+        return id_and_type(payload)
+
+    def _semantic_reader(self, tag: int) -> Callable[[Any, bool], Any]:
+        return lambda content, _immutable: self._tags.read(tag, content)
+
+    def _unknown_tag(self, tag: cbor2.CBORTag, _immutable: bool) -> Any:
+        return self._tags.read(tag.tag, tag.value)
+
+
+# What cbor2 would read by itself: each goes through the allow-list instead.
+_BUILT_IN_TAGS = frozenset(
+    (0, 1, 2, 3, 4, 5, 25, 28, 29, 30, 35, 36, 37, 52, 54, 100, 256, 258, 260, 261, 1004, 43000, 55799)
+)

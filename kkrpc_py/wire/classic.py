@@ -1,4 +1,4 @@
-"""The classic dialect, that of kkrpc up to 0.7: messages to mappings and back (MSG-1 to MSG-6).
+"""The classic dialect, that of kkrpc up to 0.7: messages to mappings and back (spec, section 3).
 
 It owns the keys, their order, and how what a peer sent is read: leniently where the real kkrpc is
 lenient, as `Malformed` where a field is not what its type demands. It does not own text or bytes:
@@ -7,12 +7,13 @@ lenient, as `Malformed` where a field is not what its type demands. It does not 
 
 from __future__ import annotations
 
+import enum
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
 
-from msgspec import UNSET, UnsetType
+from msgspec import UNSET
 
-from kkrpc_py.errors import ErrorValue, NotSerializable
+from kkrpc_py.errors import ErrorValue, LimitExceeded, NotSerializable
 from kkrpc_py.limits import Limits
 from kkrpc_py.wire.messages import (
     Callback,
@@ -49,7 +50,7 @@ is to encode, most often the same object, or raises `NotSerializable`."""
 
 
 def is_stream_marker(value: Any) -> bool:
-    """Whether a result says that a stream follows (STR-1), whatever else it holds."""
+    """Whether a result says that a stream follows (CLA-4), whatever else it holds."""
     return type(value) is dict and value.get(_STREAM_KEY) is True
 
 
@@ -156,8 +157,8 @@ def _build_error(error: ErrorValue, fit: Fit, drop: bool) -> Any:
     extra.update((key, value) for key, value in error.fields.items() if key not in _ERROR_KEYS)
     for key, value in extra.items():
         try:
-            mapping[key] = fit(value, f"error[{key!r}]")
-        except NotSerializable:
+            mapping[fit(key, "error")] = fit(value, f"error[{key!r}]")
+        except (NotSerializable, LimitExceeded):
             if not drop:
                 raise
     return mapping
@@ -183,11 +184,12 @@ _BUILDERS: dict[type, Callable[[Any, Fit, bool], dict[str, Any]]] = {
 # --- parsing --------------------------------------------------------------------------------
 
 
-class _WrongId:
+class _Wrong(enum.Enum):
     """An id that is neither text nor an integer, or that is too long."""
 
+    ID = enum.auto()
 
-_WRONG = _WrongId()
+
 _REASON_ID = "the id must be a string or an integer within Limits.id_bytes"
 _REASON_NO_ID = "the id is missing or not a string or an integer within Limits.id_bytes"
 
@@ -199,6 +201,7 @@ class Parser:
         self._id_bytes = limits.id_bytes
         # A character takes four bytes of UTF-8 at most.
         self._id_surely = limits.id_bytes // 4
+        self._id_bound = 10**limits.id_bytes
         self._parsers: dict[Any, Callable[[dict[Any, Any], str], Message]] = {
             "request": self._parse_call,
             "construct": self._parse_call,
@@ -216,33 +219,33 @@ class Parser:
     def parse(self, mapping: dict[Any, Any]) -> Message | None:
         """The message; None if the mapping is of no known type, which makes it noise (FRM-4)."""
         kind = mapping.get("type")
-        parser = self._parsers.get(kind) if type(kind) is str else None
-        return None if parser is None else parser(mapping, kind)
+        if type(kind) is not str or kind not in self._parsers:
+            return None
+        return self._parsers[kind](mapping, kind)
 
     def malformed(self, id: Any, kind: Any, reason: str) -> Malformed | None:
         """What to make of a message of which no more than this could be read."""
         if type(kind) is not str or kind not in self._parsers:
             return None
-        checked = self._id({"id": id})
-        return Malformed(None if isinstance(checked, (_WrongId, UnsetType)) else checked, kind, reason)
+        checked = None if id is None else self._id({"id": id})
+        return Malformed(None if checked is _Wrong.ID else checked, kind, reason)
 
-    def _id(self, mapping: dict[Any, Any]) -> Id | UnsetType | _WrongId:
+    def _id(self, mapping: dict[Any, Any]) -> Id | Literal[_Wrong.ID] | None:
+        """The id; None if there is none at all."""
         id = mapping.get("id", UNSET)
         kind = type(id)
         if kind is str:
-            if len(id) <= self._id_surely or len(id.encode("utf-8", "surrogatepass")) <= self._id_bytes:
-                return id  # type: ignore[no-any-return]
-            return _WRONG
+            fits = len(id) <= self._id_surely or len(id.encode("utf-8", "surrogatepass")) <= self._id_bytes
+            return id if fits else _Wrong.ID
         if kind is int:
-            return id if -(10**self._id_bytes) < id < 10**self._id_bytes else _WRONG
-        return UNSET if id is UNSET else _WRONG
+            return id if -self._id_bound < id < self._id_bound else _Wrong.ID
+        return None if id is UNSET else _Wrong.ID
 
     def _parse_call(self, mapping: dict[Any, Any], kind: str) -> Message:
         id = self._id(mapping)
-        if isinstance(id, _WrongId):
+        if id is _Wrong.ID:
             return Malformed(None, kind, _REASON_ID)
         method, args = mapping.get("method"), mapping.get("args")
-        id = None if id is UNSET else id
         if type(method) is not str:
             return Malformed(id, kind, f"Invalid {kind}: method must be a string")
         if type(args) is not list:
@@ -257,9 +260,8 @@ class Parser:
 
     def _parse_callback(self, mapping: dict[Any, Any], kind: str) -> Message:
         id = self._id(mapping)
-        if isinstance(id, _WrongId):
+        if id is _Wrong.ID:
             return Malformed(None, kind, _REASON_ID)
-        id = None if id is UNSET else id
         callback_id, args = mapping.get("method"), mapping.get("args")
         if type(callback_id) is not str:
             return Malformed(id, kind, "Invalid callback: method must be a string")
@@ -267,9 +269,8 @@ class Parser:
 
     def _path(self, mapping: dict[Any, Any], kind: str) -> tuple[Id | None, tuple[str, ...]] | Malformed:
         id = self._id(mapping)
-        if isinstance(id, _WrongId):
+        if id is _Wrong.ID:
             return Malformed(None, kind, _REASON_ID)
-        id = None if id is UNSET else id
         path = mapping.get("path")
         if type(path) is list and set(map(type, path)) <= {str}:
             return id, tuple(path)
@@ -287,9 +288,8 @@ class Parser:
 
     def _parse_response(self, mapping: dict[Any, Any], kind: str) -> Message:
         id = self._id(mapping)
-        if isinstance(id, _WrongId):
+        if id is _Wrong.ID:
             return Malformed(None, kind, _REASON_ID)
-        id = None if id is UNSET else id
         args = mapping.get("args")
         if type(args) is not dict:
             return Malformed(id, kind, "Invalid response: args must be a mapping")
@@ -302,7 +302,7 @@ class Parser:
 
     def _parse_chunk(self, mapping: dict[Any, Any], kind: str) -> Message:
         id = self._id(mapping)
-        if isinstance(id, (_WrongId, UnsetType)):
+        if id is None or id is _Wrong.ID:
             return Malformed(None, kind, _REASON_NO_ID)
         args = mapping.get("args")
         if type(args) is not dict:
@@ -316,7 +316,7 @@ class Parser:
 
     def _parse_end(self, mapping: dict[Any, Any], kind: str) -> Message:
         id = self._id(mapping)
-        if isinstance(id, (_WrongId, UnsetType)):
+        if id is None or id is _Wrong.ID:
             return Malformed(None, kind, _REASON_NO_ID)
         args = mapping.get("args")
         if type(args) is not dict or not args:
@@ -325,7 +325,7 @@ class Parser:
 
     def _parse_stream_error(self, mapping: dict[Any, Any], kind: str) -> Message:
         id = self._id(mapping)
-        if isinstance(id, (_WrongId, UnsetType)):
+        if id is None or id is _Wrong.ID:
             return Malformed(None, kind, _REASON_NO_ID)
         args = mapping.get("args")
         error = args.get("error") if type(args) is dict else None
@@ -335,13 +335,13 @@ class Parser:
 
     def _parse_cancel(self, mapping: dict[Any, Any], kind: str) -> Message:
         id = self._id(mapping)
-        if isinstance(id, (_WrongId, UnsetType)):
+        if id is None or id is _Wrong.ID:
             return Malformed(None, kind, _REASON_NO_ID)
         return StreamCancel(id)
 
     def _parse_ack(self, mapping: dict[Any, Any], kind: str) -> Message:
         id = self._id(mapping)
-        if isinstance(id, (_WrongId, UnsetType)):
+        if id is None or id is _Wrong.ID:
             return Malformed(None, kind, _REASON_NO_ID)
         args = mapping.get("args")
         if type(args) is not dict:
@@ -362,10 +362,10 @@ def _parse_error(error: Any) -> ErrorValue:
         return ErrorValue("Error", error, bare=True)
     if type(error) is not dict:
         return ErrorValue("Error", str(error))
-    name, message, stack = error.get("name"), error.get("message", ""), error.get("stack")
+    name, message, stack = error.get("name"), error.get("message"), error.get("stack")
     return ErrorValue(
         name if type(name) is str and name else "Error",
-        message if type(message) is str else str(message),
+        message if type(message) is str else "",
         stack if type(stack) is str else None,
         error.get("cause", UNSET),
         {key: value for key, value in error.items() if type(key) is str and key not in _ERROR_KEYS},

@@ -1,4 +1,4 @@
-"""Messages to frames and frames to messages, in the codec that each value needs (COD-1 to COD-5).
+"""Messages to frames and frames to messages, in the codec that each value needs (VAL-8).
 
 It owns the choice between JSON and CBOR, and what is written with a stock kkrpc peer in mind. It
 does not own the negotiation: `core` sets the three switches of `Encoder` as it learns about the
@@ -10,9 +10,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Literal, TypeAlias
 
+import msgspec
+
 from kkrpc_py.errors import LimitExceeded, NotSerializable, ProtocolError
 from kkrpc_py.limits import Limits
-from kkrpc_py.wire.cbor_codec import CborError, CborReader, CborWriter
+from kkrpc_py.wire.cbor_codec import CborError, CborReader, CborRefused, CborWriter
 from kkrpc_py.wire.classic import CALLBACK_PREFIX, Parser, build
 from kkrpc_py.wire.framing import Frame, Framer, Kind, cbor_frame, frame_size
 from kkrpc_py.wire.json_codec import JsonError, JsonLimitError, JsonReader, JsonWriter
@@ -90,11 +92,21 @@ class Encoder:
         return frame
 
     def _cbor_frame(self, message: Message) -> bytes:
-        writer = self._cbor_writer
-        payload = self._guarded(lambda: writer.dumps(build(message, writer.fit)))
+        payload = self._guarded(lambda: self._cbor_payload(message))
         if len(payload) > self._limit:
             raise self._too_large(len(payload))
         return cbor_frame(payload)
+
+    def _cbor_payload(self, message: Message) -> bytes:
+        writer = self._cbor_writer
+        if isinstance(message, (Failure, StreamFailure)):
+            return writer.dumps(build(_in_unicode(message), writer.fit_checked))
+        try:
+            return writer.dumps(build(message, writer.fit))
+        except UnicodeEncodeError:
+            build(message, writer.fit_checked)
+            reason = "it holds an unpaired surrogate"
+            raise NotSerializable("str", "the message's id, method or path", reason) from None
 
     def _json(self, message: Message, *, with_bytes: bool, drop: bool = True) -> bytes:
         writer = self._to_stock if self.stock else self._to_peer
@@ -124,8 +136,10 @@ class Encoder:
         return text + end
 
     def _guarded(self, encode: Callable[[], bytes]) -> bytes:
-        """What the encoders raise for a value that another thread changes meanwhile, or for one
-        nested deeper than the interpreter's own stack has room, is the value's fault.
+        """What `encode` gives, with one kind of error for whatever is wrong with a value.
+
+        The encoders raise others for one that another thread changes meanwhile, or that is nested
+        deeper than the interpreter's stack has room.
         """
         try:
             return encode()
@@ -136,6 +150,22 @@ class Encoder:
 
     def _too_large(self, size: int) -> LimitExceeded:
         return LimitExceeded(f"the message takes {size} bytes; Limits.frame is {self._limit}")
+
+
+def _in_unicode(message: Failure | StreamFailure) -> Failure | StreamFailure:
+    """An error is reported whatever its text; tracebacks quote file names that are no Unicode."""
+    error = message.error
+    stack = None if error.stack is None else _escaped(error.stack)
+    return msgspec.structs.replace(
+        message,
+        error=msgspec.structs.replace(
+            error, name=_escaped(error.name), message=_escaped(error.message), stack=stack
+        ),
+    )
+
+
+def _escaped(text: str) -> str:
+    return text.encode("utf-8", "backslashreplace").decode()
 
 
 def _refuse_callback_names(message: Request | Construct) -> None:
@@ -173,18 +203,18 @@ class Decoder:
 
     def _messages(self, frames: list[Frame]) -> list[Incoming]:
         found: list[Incoming] = []
-        for kind, content, size in frames:
+        for frame in frames:
             item: Message | Noise | Broken
-            if kind is Kind.JSON:
-                item = self._read_json(content)
-            elif kind is Kind.CBOR:
+            if frame[0] is Kind.JSON:
+                item = self._read_json(frame[1])
+            elif frame[0] is Kind.CBOR:
                 self._binary = True
-                item = self._read_cbor(content)
+                item = self._read_cbor(frame[1])
             else:
-                item = content
+                item = frame[1]
             if self._binary and type(item) is Noise:
                 item = Broken(ProtocolError(f"{item.reason}, in a direction that carries CBOR frames"))
-            found.append((item, size))
+            found.append((item, frame[2]))
             if type(item) is Broken:
                 self._framer.stop()
                 break
@@ -204,9 +234,11 @@ class Decoder:
     def _read_cbor(self, payload: bytes) -> Message | Noise:
         try:
             mapping = self._cbor.loads(payload)
-        except CborError as error:
+        except CborRefused as error:
             known = self._parser.malformed(*self._cbor.salvage(payload), str(error))
-            return known or Noise(b"", f"a CBOR frame that cannot be read: {error}")
+            return known or Noise(b"", f"a CBOR frame that holds no message: {error}")
+        except CborError as error:
+            return Noise(b"", f"a CBOR frame that is no CBOR: {error}")
         message = self._parser.parse(mapping) if type(mapping) is dict else None
         return message or Noise(b"", "a CBOR frame that holds no message of a known type")
 

@@ -1,4 +1,4 @@
-"""Splits a byte stream into frames, however its bytes arrive (FRM-1 to FRM-9).
+"""Splits a byte stream into frames, however its bytes arrive (spec, section 1).
 
 It owns where a frame begins and ends, the bounds on its size, and what is noise. It does not own
 what is in a frame: JSON and CBOR are not parsed here.
@@ -273,8 +273,9 @@ def cbor_frame(payload: bytes) -> bytes:
 
 
 def frame_size(frame: bytes) -> int:
-    """The size of one whole frame as the reader will count it (CRD-3): the line without its line
-    feed, or the CBOR payload.
+    """The size of one whole frame, as its reader counts it (CRD-3).
+
+    That is the line without its line feed, or the CBOR payload.
     """
     if frame[0] == _BRACE:
         return len(frame) - 1

@@ -1,4 +1,4 @@
-"""JSON text to Python values and back, exactly (VAL-2, VAL-3, FRM-8).
+"""JSON text to Python values and back, exactly (VAL-2 to VAL-4, FRM-8).
 
 It owns what JSON can carry, kkrpc's form of bytes within JSON, and the bounds on what a peer's
 JSON may hold. It does not own messages (`classic`) or frames (`framing`).

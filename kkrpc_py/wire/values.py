@@ -79,10 +79,10 @@ class Rules:
             if not types <= self.known:
                 return None
             found |= types
+            single = len(types) == 1
             for kind in types & self._bulk:
-                if not self._accepts_all(
-                    kind, level if len(types) == 1 else [v for v in level if type(v) is kind]
-                ):
+                of_kind = level if single else [v for v in level if type(v) is kind]
+                if not self._accepts_all(kind, of_kind):
                     return None
             nested = types & _CONTAINERS
             if not nested:
@@ -111,7 +111,7 @@ class Rules:
 
     def _accepts_all(self, kind: type, values: list[Any]) -> bool:
         if kind is int:
-            return max(values) <= self.max_int and min(values) >= -self.max_int
+            return bool(max(values) <= self.max_int and min(values) >= -self.max_int)
         if kind is float:
             return all(map(math.isfinite, values))
         check = self._checks[kind]
@@ -144,11 +144,7 @@ class Rules:
             if identity in above:
                 raise NotSerializable(kind.__qualname__, _path(root, way), "it contains itself")
             if len(above) >= self.depth:
-                raise NotSerializable(
-                    kind.__qualname__,
-                    _path(root, way),
-                    f"nested deeper than Limits.depth allows ({self.depth})",
-                )
+                raise NotSerializable(kind.__qualname__, _path(root, way), "nested deeper than Limits.depth")
             if identity in seen:
                 continue
             seen.add(identity)
@@ -212,8 +208,9 @@ def _path(root: str, way: _Way | None) -> str:
 
 
 def digits_bound(digits: int) -> int:
-    """The largest integer of that many decimal digits; 4300 at most, beyond which Python itself
-    refuses to turn integers into text.
+    """The largest integer of that many decimal digits.
+
+    4300 of them at most: beyond that Python itself refuses to turn integers into text.
     """
     return int(10 ** min(digits, 4300)) - 1
 

@@ -1,0 +1,181 @@
+"""Reads CBOR in Python, item by item: the second pass over what the CBOR library refused.
+
+The library decodes at C speed, with maps whose keys are text or bytes. Keys of other types could be
+chosen so that their hashes are all equal, and a map of them then takes quadratic time before any code
+of ours sees it; so those are read here, where the keys are looked at first. This pass also says why a
+payload was refused, and finds out whom it concerns. It is some fifty times slower, and bounded for it.
+
+It owns the syntax of CBOR. What tags mean is in `cbor_tags`.
+"""
+
+from __future__ import annotations
+
+import struct
+from typing import Any
+
+from kkrpc_py.wire.cbor_tags import RefusedContent, TaggedTypes, evenly_hashed, frozen
+
+__all__ = ["CarefulReader", "MalformedCbor", "id_and_type"]
+
+_ITEMS = 1_000_000
+"""Items that one payload may hold here: about a second."""
+_FLOATS = {25: (">e", 2), 26: (">f", 4), 27: (">d", 8)}
+_SIMPLE = {20: False, 21: True, 22: None}
+_ARRAY, _MAP, _TAG = 4, 5, 6
+
+
+class MalformedCbor(ValueError):
+    """The bytes are not one well-formed CBOR item."""
+
+
+class _Heads:
+    """The heads of a payload's items, one after the other."""
+
+    def __init__(self, payload: bytes) -> None:
+        self.payload = payload
+        self.at = 0
+        self._left = _ITEMS
+
+    def take(self, size: int) -> bytes:
+        start, self.at = self.at, self.at + size
+        if self.at > len(self.payload):
+            raise MalformedCbor("the payload ends within an item")
+        return self.payload[start : self.at]
+
+    def next(self) -> tuple[int, int, int]:
+        """Major type, the five bits beside it, and the argument that they announce."""
+        self._left -= 1
+        if self._left < 0:
+            raise RefusedContent(f"more than {_ITEMS} items in a message with keys that are no text")
+        first = self.take(1)[0]
+        major, info = first >> 5, first & 31
+        if info < 24:
+            return major, info, info
+        if info < 28:
+            return major, info, int.from_bytes(self.take(1 << (info - 24)), "big")
+        if info == 31 and 2 <= major <= 5:
+            raise RefusedContent("indefinite lengths are not agreed on")
+        raise MalformedCbor("a head that CBOR reserves")
+
+
+class CarefulReader:
+    """Decodes one payload."""
+
+    def __init__(self, payload: bytes, tags: TaggedTypes, depth: int) -> None:
+        self._heads = _Heads(payload)
+        self._tags = tags
+        self._depth = depth
+
+    def read(self) -> Any:
+        """The value; `MalformedCbor` or `RefusedContent` if there is none."""
+        value = self._item(self._depth, tagged=False)
+        if self._heads.at != len(self._heads.payload):
+            raise MalformedCbor("more bytes follow the item")
+        return value
+
+    def _item(self, room: int, *, tagged: bool) -> Any:
+        """The next item; `room` is how deep it may be nested, `tagged` whether a tag stands before it."""
+        major, info, argument = self._heads.next()
+        match major:
+            case 0:
+                return self._tags.integer(argument)
+            case 1:
+                return self._tags.integer(-1 - argument)
+            case 2:
+                return self._heads.take(argument)
+            case 3:
+                return _text(self._heads.take(argument))
+            case 6:
+                if tagged:
+                    raise RefusedContent("a tag around a tag is not agreed on")
+                return self._tags.read(argument, self._item(room, tagged=True))
+            case 7:
+                return _simple(info, argument)
+            case _:
+                if room <= 0:
+                    raise RefusedContent(f"nested deeper than Limits.depth ({self._depth})")
+                if major == _MAP:
+                    return self._map(argument, room - 1)
+                return [self._item(room - 1, tagged=False) for _ in range(argument)]
+
+    def _map(self, size: int, room: int) -> dict[Any, Any]:
+        keys: list[Any] = []
+        values: list[Any] = []
+        for _ in range(size):
+            keys.append(frozen(self._item(room, tagged=False)))
+            values.append(self._item(room, tagged=False))
+        try:
+            if not evenly_hashed(keys):
+                raise RefusedContent("too many keys of a map share one hash")
+            found = dict(zip(keys, values, strict=True))
+        except TypeError as error:
+            raise RefusedContent(f"what cannot be a key: {error}") from None
+        if len(found) != size:
+            raise RefusedContent("two keys of a map are equal")
+        return found
+
+
+def _text(data: bytes) -> str:
+    try:
+        return data.decode()
+    except UnicodeDecodeError:
+        raise MalformedCbor("text that is not UTF-8") from None
+
+
+def _simple(info: int, argument: int) -> Any:
+    if info in _FLOATS:
+        code, size = _FLOATS[info]
+        return struct.unpack(code, argument.to_bytes(size, "big"))[0]
+    if info in _SIMPLE:
+        return _SIMPLE[info]
+    if info == 24 and argument < 32:
+        raise MalformedCbor("a simple value in two bytes that fits in one")
+    raise RefusedContent(f"CBOR's simple value {argument} is not agreed on")
+
+
+def id_and_type(payload: bytes) -> tuple[Any, Any]:
+    """`id` and `type` of a message whose content was refused; None where unknown.
+
+    Nothing is built but these, and nothing recursive done, so the content may be anything well-formed.
+    """
+    heads = _Heads(payload)
+    known: dict[str, Any] = {"id": None, "type": None}
+    try:
+        major, _, size = heads.next()
+        if major != _MAP:
+            return None, None
+        for _ in range(size):
+            key = _scalar(heads)
+            value = _scalar(heads)
+            if type(key) is str and key in known:
+                known[key] = value
+        if heads.at != len(payload):
+            return None, None
+    except (MalformedCbor, RefusedContent):
+        return None, None
+    return known["id"], known["type"]
+
+
+def _scalar(heads: _Heads) -> Any:
+    """The next item if it is text or a plain integer; anything else is passed over."""
+    value: Any = None
+    left = 1
+    first = True
+    while left:
+        major, _, argument = heads.next()
+        left -= 1
+        if major == 2:
+            heads.take(argument)
+        elif major == 3:
+            text = heads.take(argument)
+            value = _text(text) if first else None
+        elif major == _ARRAY:
+            left += argument
+        elif major == _MAP:
+            left += 2 * argument
+        elif major == _TAG:
+            left += 1
+        elif first and major < 2:
+            value = argument if major == 0 else -1 - argument
+        first = False
+    return value
