@@ -35,6 +35,8 @@ _log = logging.getLogger("kkrpc_py")
 
 _READ_BYTES = 1 << 18
 _WRITE_BYTES = 1 << 18
+_FEW_CALLS = 2
+"""Up to so many calls in flight a frame is written at once, if that needs no waiting."""
 _JOINED_BYTES = 1 << 16
 """Frames up to this size are joined into one write; larger ones are not worth the copy."""
 
@@ -83,6 +85,8 @@ class RPCChannel:
         self._passthrough = passthrough
         self._lost_hook: Callable[[ChannelClosed], Awaitable[ChannelClosed]] | None = None
         self._preamble = b""
+        self._send_nowait: Callable[[bytes], int] | None = getattr(byte_stream, "send_nowait", None)
+        self._unsent = b""
         self._error: KkrpcError | None = None
         self._crash: BaseException | None = None
         self._entered = False
@@ -330,9 +334,22 @@ class RPCChannel:
     # Writing -------------------------------------------------------------------------------
 
     def kick(self) -> None:
-        if self._to_write is not None:
-            self._to_write.set()
-            self._to_write = None
+        connection = self.connection
+        if self._to_write is None or not (connection.outbox.size or self._stopping):
+            return  # the writer is at it, or there is nothing to write
+        if self._send_nowait is not None and len(connection.outgoing) + len(connection.incoming) <= _FEW_CALLS:
+            # With little going on, a write of its own costs less than waking the writer; with
+            # much going on, one write for many frames does.
+            data = b"".join(connection.data_to_send(_WRITE_BYTES))
+            try:
+                written = self._send_nowait(data)
+            except (anyio.BrokenResourceError, anyio.ClosedResourceError):
+                written = 0  # the writer meets the same, and says so
+            if written == len(data) and not connection.outbox.size and not self._stopping:
+                return
+            self._unsent = data[written:]
+        self._to_write.set()
+        self._to_write = None
 
     async def _write(self) -> None:
         try:
@@ -355,6 +372,9 @@ class RPCChannel:
         if self._preamble:
             await stream.send(self._preamble)
         while True:
+            if self._unsent:
+                unsent, self._unsent = self._unsent, b""
+                await stream.send(unsent)
             frames = connection.data_to_send(_WRITE_BYTES)
             if frames:
                 for data in _joined(frames):

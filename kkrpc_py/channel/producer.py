@@ -25,7 +25,7 @@ _FRAME_BYTES = 64 * 1024
 """A batch is kept to about this size: larger frames gain nothing and cost the other calls latency."""
 _LARGE = 4096
 """A string or bytes value of this length ends its batch."""
-_SIZED: frozenset[type] = frozenset({bytes, str, bytearray, memoryview})
+_SIZED: frozenset[type[Any]] = frozenset({bytes, str, bytearray, memoryview})
 _TURN = 1024
 """Values after which a generator that never suspends lets the other tasks run."""
 
