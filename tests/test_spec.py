@@ -7,6 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from kkrpc_py.limits import Limits
+from kkrpc_py.wire.codec import Decoder, Encoder
+from kkrpc_py.wire.messages import Broken, Malformed, Noise
+
 ROOT = Path(__file__).resolve().parents[1]
 SPEC = (ROOT / "spec" / "protocol.md").read_text(encoding="utf-8")
 GROUPS = re.findall(r"^\| \d+ [\w ]+ \| ([A-Z]+) \|$", SPEC, re.MULTILINE)
@@ -41,3 +45,15 @@ def test_every_citation_names_a_rule() -> None:
         for rule in cited_in(path) - rules
     }
     assert unknown == set()
+
+
+EXAMPLES = re.findall(r"^[<>] (\{.*\})$", SPEC, re.MULTILINE)
+
+
+@pytest.mark.parametrize("line", EXAMPLES)
+def test_an_example_is_what_this_library_reads_and_writes(line: str) -> None:
+    decoder = Decoder(Limits())
+    ((message, size),) = decoder.receive(line.encode() + b"\n")
+    assert not isinstance(message, Noise | Broken | Malformed)
+    assert size == len(line)
+    assert Encoder("json", Limits()).encode(message) == line.encode() + b"\n"
