@@ -92,6 +92,9 @@ class RemoteError(KkrpcError):
             return self.message
         return f"{self.name}: {self.message}" if self.message else self.name
 
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.name!r}, {self.message!r})"
+
     def __reduce__(self) -> tuple[Callable[..., RemoteError], tuple[Any, ...]]:
         return (_remote_error, (self.name, self.message, self.remote_traceback, self.cause, self.fields))
 
@@ -137,7 +140,7 @@ class ChannelClosed(KkrpcError, ConnectionError):
     def __str__(self) -> str:
         text = self.message
         if self.exit_code is not None:
-            text += f" (the child exited with code {self.exit_code})"
+            text += f" (exit code {self.exit_code})"
         if self.stderr_tail:
             text += "; its last lines of stderr:\n" + self.stderr_tail
         return text

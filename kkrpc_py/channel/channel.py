@@ -7,6 +7,7 @@ and what callers hold is in `channel.call` and `channel.stream`.
 
 from __future__ import annotations
 
+import functools
 import logging
 from collections.abc import Awaitable, Callable, Sequence
 from types import TracebackType
@@ -33,6 +34,7 @@ __all__ = ["RPCChannel"]
 
 _log = logging.getLogger("kkrpc_py")
 
+_CBOR_START = b"\xd8\x18"
 _READ_BYTES = 1 << 18
 _WRITE_BYTES = 1 << 18
 _FEW_CALLS = 2
@@ -79,6 +81,11 @@ class RPCChannel:
         self.connection = Connection(codec=codec, hello=hello, limits=self.limits)
         self.post: Post
         self._stream = byte_stream
+        self._receive: Callable[[], Awaitable[bytes]] = (
+            functools.partial(byte_stream.receive, _READ_BYTES)
+            if isinstance(byte_stream, ByteReceiveStream)
+            else self._receive_item
+        )
         self._exposed = Exposed(expose)
         self._interceptors = tuple(interceptors)
         self._tracebacks = tracebacks
@@ -134,8 +141,7 @@ class RPCChannel:
 
     async def aclose(self) -> None:
         """Close the channel from inside its block: what is pending fails with ChannelClosed."""
-        self._lose(ChannelClosed("the channel was closed by this side"))
-        self._stop()
+        await self._shut()
 
     # Life ----------------------------------------------------------------------------------
 
@@ -170,17 +176,8 @@ class RPCChannel:
     ) -> None:
         # The channel's own tasks are shielded: they end here, in order, and never with an
         # exception, so that the group has nothing to wrap around the block's own.
-        self._lose(ChannelClosed("the channel was closed by this side"))
-        self._stop()
+        await self._shut()
         with anyio.CancelScope(shield=True):
-            self._threads.close()
-            with anyio.move_on_after(self.limits.drain_seconds):
-                await self._written_event.wait()
-            self._writer_scope.cancel()
-            with anyio.move_on_after(self.limits.drain_seconds) as closing:
-                await self._stream.aclose()
-            if closing.cancelled_caught:
-                _log.warning("the byte stream did not close in time")
             self._reader_scope.cancel()
             await self._read_event.wait()
             await self._pool.ended()
@@ -214,6 +211,20 @@ class RPCChannel:
         self._stopped_event.set()
         self._wake_waiting()
         self.kick()
+
+    async def _shut(self) -> None:
+        """End everything but the tasks, and close the byte stream: bounded, and not to be cancelled."""
+        self._lose(ChannelClosed("the channel was closed by this side"))
+        self._stop()
+        with anyio.CancelScope(shield=True):
+            self._threads.close()
+            with anyio.move_on_after(self.limits.drain_seconds):
+                await self._written_event.wait()
+            self._writer_scope.cancel()
+            with anyio.move_on_after(self.limits.drain_seconds) as closing:
+                await self._stream.aclose()
+            if closing.cancelled_caught:
+                _log.warning("the byte stream did not close in time")
 
     def _closed_error(self) -> KkrpcError:
         """A fresh exception for each of those who wait: they are raised in different tasks."""
@@ -258,10 +269,9 @@ class RPCChannel:
             tasks.cancel_scope.cancel()
 
     async def _read_until_lost(self) -> KkrpcError:
-        stream = self._stream
         try:
             while True:
-                data = await _receive(stream)
+                data = await self._receive()
                 if not self._apply(self.connection.receive_data(data)):
                     break
         except anyio.EndOfStream:
@@ -272,6 +282,12 @@ class RPCChannel:
             _log.exception("the reader failed")
             return ChannelClosed(f"the reader failed: {type(exc).__name__}")
         return self._lost_error or ChannelClosed("the peer closed the channel")
+
+    async def _receive_item(self) -> bytes:
+        """One item of an object stream: whole frames, of which the last line may lack its line feed."""
+        item = await self._stream.receive()
+        data: bytes = item.encode() if isinstance(item, str) else item
+        return data if data.endswith(b"\n") or data.startswith(_CBOR_START) else data + b"\n"
 
     def _apply(self, events: list[ev.Event]) -> bool:
         """Carry out what has happened. False: the byte stream cannot be read on."""
@@ -337,7 +353,10 @@ class RPCChannel:
         connection = self.connection
         if self._to_write is None or not (connection.outbox.size or self._stopping):
             return  # the writer is at it, or there is nothing to write
-        if self._send_nowait is not None and len(connection.outgoing) + len(connection.incoming) <= _FEW_CALLS:
+        if (
+            self._send_nowait is not None
+            and len(connection.outgoing) + len(connection.incoming) <= _FEW_CALLS
+        ):
             # With little going on, a write of its own costs less than waking the writer; with
             # much going on, one write for many frames does.
             data = b"".join(connection.data_to_send(_WRITE_BYTES))
@@ -406,6 +425,8 @@ class RPCChannel:
             await event.wait()
 
     def check_open(self) -> None:
+        if not self._entered:
+            raise RuntimeError("enter the channel first: `async with channel:`")
         if self._error is not None:
             raise self._closed_error()
 
@@ -414,13 +435,6 @@ class RPCChannel:
             with anyio.move_on_after(self.limits.hello_seconds):
                 await self._settled_event.wait()
             self.connection.give_up_hello()
-
-
-async def _receive(stream: Any) -> bytes:
-    if isinstance(stream, ByteReceiveStream):
-        return await stream.receive(_READ_BYTES)
-    item = await stream.receive()
-    return item.encode() if isinstance(item, str) else item
 
 
 def _joined(frames: list[bytes]) -> list[bytes]:

@@ -177,6 +177,8 @@ class CallTask:
 
     async def _run_sink(self, handler: Handler, args: list[Any], kwargs: dict[str, Any]) -> Any:
         assert handler.sink is not None
+        if handler.runs is Runs.ON_THREAD:
+            raise TypeError(f"{handler.name}() takes a StreamSink, so it must be an `async def`")
         producer = self._open()
         sink: StreamSink[Any] = StreamSink(producer)
         try:
@@ -285,6 +287,9 @@ class CallTask:
         """Close every layer's iterator, the outermost first, each within `Limits.cleanup_seconds`."""
         error: BaseException | None = None
         for stream in reversed(self.results):
+            if self.dispatcher.closing and isinstance(stream, ThreadedGenerator):
+                stream.stop()  # a blocked one must not hold up the closing
+                continue
             aclose = getattr(stream, "aclose", None)
             if aclose is None:
                 continue

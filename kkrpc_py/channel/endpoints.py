@@ -62,7 +62,7 @@ async def open_process(
 async def _describe_exit(child: Child, error: ChannelClosed) -> ChannelClosed:
     with anyio.move_on_after(_EXIT_SECONDS):
         await child.wait()
-    message = "the child exited" if child.exit_code is not None else error.message
+    message = "the child process ended" if child.exit_code is not None else error.message
     return ChannelClosed(message, exit_code=child.exit_code, stderr_tail=child.stderr_tail)
 
 

@@ -43,9 +43,11 @@ class StreamReceiver:
         "_error",
         "_frames",
         "_held",
+        "abandoned",
         "call",
         "cancelled",
         "ended",
+        "exhausted",
         "host",
         "received",
         "result",
@@ -62,6 +64,10 @@ class StreamReceiver:
         """The producer has stopped, or the channel has."""
         self.cancelled = False
         """This side wants no more."""
+        self.abandoned = False
+        """The iterator was dropped; the cancel follows as soon as the loop runs."""
+        self.exhausted = False
+        """The consumer has read all there was."""
         self.result: Any = None
         self._error: ErrorValue | KkrpcError | None = None
         self._frames: deque[tuple[list[Any], int]] = deque()
@@ -105,7 +111,7 @@ class StreamReceiver:
                 self._give_back(*self._held)
                 self._held = None
             if self.cancelled:
-                raise CallCancelled(f"the stream of {self.call.method!r} was cancelled")
+                raise self.cancellation()
             if self._frames:
                 values, size = self._frames.popleft()
                 self._held = (len(values), size)
@@ -113,6 +119,7 @@ class StreamReceiver:
                     self.values.extend(reversed(values))
                     return self.values.pop()
             elif self.ended:
+                self.exhausted = True
                 if self._error is not None:
                     raise self.error()
                 raise StopAsyncIteration
@@ -137,9 +144,11 @@ class StreamReceiver:
 
     def cancel(self) -> bool:
         """Stop the producer; True where the peer will confirm it, by `end`."""
-        if self.cancelled or self.ended:
+        if self.cancelled:
             return not self.ended
-        self.cancelled = True
+        self.cancelled = not self.exhausted
+        if self.ended:
+            return False
         confirms = self.host.connection.cancel(self.call)
         if not confirms:
             self.ended = True
@@ -149,6 +158,15 @@ class StreamReceiver:
         self._wake()
         self.host.kick()
         return confirms
+
+    def abandon(self) -> None:
+        """Cancel from a finalizer, which may run at any point of any thread."""
+        if not self.exhausted and not self.cancelled:
+            self.abandoned = True
+            self.host.post(self.cancel)
+
+    def cancellation(self) -> CallCancelled:
+        return CallCancelled(f"the stream of {self.call.method!r} was cancelled")
 
     def error(self) -> KkrpcError:
         error = self._error
@@ -208,9 +226,8 @@ class StreamIterator(Generic[T]):
             await _cancel_and_wait(self._receiver)
 
     def __del__(self) -> None:
-        receiver = self._receiver
-        if receiver is not None and not receiver.ended and not receiver.cancelled:
-            receiver.host.post(receiver.cancel)
+        if self._receiver is not None:
+            self._receiver.abandon()
 
 
 async def _cancel_and_wait(receiver: StreamReceiver) -> None:
@@ -274,7 +291,9 @@ class StreamCall(Generic[T]):
         CallCancelled after a cancel.
         """
         receiver = self._receiver
-        if not receiver.cancelled and not receiver.ended:
+        if receiver.cancelled or receiver.abandoned:
+            raise receiver.cancellation()
+        if not receiver.exhausted:
             receiver.discard()
         try:
             while not receiver.ended and not receiver.cancelled:
@@ -283,7 +302,8 @@ class StreamCall(Generic[T]):
             receiver.cancel()
             raise
         if receiver.cancelled:
-            raise CallCancelled(f"the stream of {receiver.call.method!r} was cancelled")
+            raise receiver.cancellation()
+        receiver.exhausted = True
         if receiver.failed:
             raise receiver.error()
         return receiver.result
@@ -315,6 +335,5 @@ class StreamCall(Generic[T]):
         return f"<StreamCall {self.method!r} id={self.id!r} {state} received={self.received}>"
 
     def __del__(self) -> None:
-        receiver = self._receiver
-        if self._iterator is False and not receiver.ended and not receiver.cancelled:
-            receiver.host.post(receiver.cancel)
+        if self._iterator is False:
+            self._receiver.abandon()

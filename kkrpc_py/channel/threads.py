@@ -148,12 +148,16 @@ class ThreadedGenerator:
                 changed = self._changed = anyio.Event()
             await changed.wait()
 
-    async def aclose(self) -> None:
-        """Stop the generator at its next `yield`, and wait until its cleanup has run."""
+    def stop(self) -> None:
+        """Stop the generator at its next `yield`, on its own thread."""
         with self._lock:
             self._stop = True
             self._values.clear()
             self._lock.notify()
+
+    async def aclose(self) -> None:
+        """Stop the generator at its next `yield`, and wait until its cleanup has run."""
+        self.stop()
         if not self._started:
             self._generator.close()
             return

@@ -64,6 +64,8 @@ class WorkerPool:
         self._changed: anyio.Event | None = None
 
     def submit(self, job: Job) -> None:
+        if self._closed:
+            return
         self._jobs.append(job)
         if self._looking is None:
             self._look()
