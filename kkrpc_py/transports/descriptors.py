@@ -85,11 +85,15 @@ class DescriptorReceiveStream(ByteReceiveStream):
             self._reader.finish()
 
     async def aclose(self) -> None:
-        """Close the descriptor, once."""
+        """Close the descriptor. A waiting receive is ended."""
+        self.close()
+        await cancel_shielded_checkpoint()
+
+    def close(self) -> None:
+        """`aclose` without yielding to the event loop."""
         if not self._closed:
             self._closed = True
             self._reader.close()
-        await cancel_shielded_checkpoint()
 
 
 class DescriptorSendStream(ByteSendStream):
@@ -137,11 +141,12 @@ class DescriptorSendStream(ByteSendStream):
             self._busy = False
 
     async def aclose(self) -> None:
-        """Close the descriptor, once. What was sent is not lost."""
+        """Close the descriptor. What was sent is not lost; a waiting send is ended."""
         self.close()
         await cancel_shielded_checkpoint()
 
     def close(self) -> None:
+        """`aclose` without yielding to the event loop."""
         if not self._closed:
             self._closed = True
             self._writer.close()
@@ -208,8 +213,13 @@ class DescriptorStream(ByteStream):
 
     async def aclose(self) -> None:
         """Close both descriptors. What was sent is not lost; a waiting receive or send is ended."""
+        self.close()
+        await cancel_shielded_checkpoint()
+
+    def close(self) -> None:
+        """`aclose` without yielding to the event loop."""
         self.sender.close()
-        await self.receiver.aclose()
+        self.receiver.close()
 
 
 def open_pipe() -> tuple[int, int]:

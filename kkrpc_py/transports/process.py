@@ -1,7 +1,7 @@
 """A child process whose stdin and stdout are a byte stream.
 
 Owns the child from its start to its reaping: its pipes, its stderr, its exit, and the shutdown
-ladder on its process group. Does not own the channel that speaks over the stream.
+ladder on its process group (decision 0102). Does not own the channel that speaks over the stream.
 """
 
 from __future__ import annotations
@@ -13,20 +13,17 @@ import signal
 import subprocess
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
 from types import TracebackType
 from typing import Final, Literal, TypeAlias
 
 import anyio
-from anyio.abc import TaskGroup
 from anyio.lowlevel import checkpoint
 
-from kkrpc_py.transports.descriptors import (
-    DescriptorReceiveStream,
-    DescriptorStream,
-    open_pipe,
-)
+from kkrpc_py.transports.descriptors import DescriptorReceiveStream, DescriptorStream, open_pipe
 from kkrpc_py.transports.guard import Guard
 from kkrpc_py.transports.polled import PipeReader
+from kkrpc_py.transports.threads import Worker
 
 __all__ = ["Child", "StderrTarget", "spawn"]
 
@@ -35,97 +32,103 @@ EXIT_SECONDS: Final = 5.0
 TERMINATE_SECONDS: Final = 2.0
 """What it then has after SIGTERM."""
 KILL_SECONDS: Final = 2.0
-"""How long the end of a killed child is waited for; only a process stuck in the kernel takes longer."""
+"""How long the end of a killed child is waited for; only one that the kernel holds takes so long."""
 GROUP_SECONDS: Final = 0.5
-"""What processes that an ended child left behind in its group have after SIGTERM."""
+"""What the processes that an ended child left behind in its group have after SIGTERM."""
+POLL_SECONDS: Final = 0.01
+"""How often that is looked at for which the kernel wakes nobody."""
 
 STDERR_LINE_BYTES: Final = 8 * 1024
-"""Of a longer line of stderr the rest is dropped."""
+"""The rest of a longer line of stderr is dropped."""
 TAIL_LINES: Final = 20
 """Lines of stderr that are kept for the error that reports the child's end."""
+TAIL_LINE_CHARACTERS: Final = 1000
+"""What is kept of each."""
+
+UNKNOWN_EXIT: Final = 255
+"""The exit code that stands for one which other code in this process took from the kernel."""
 
 StderrTarget: TypeAlias = Literal["log", "inherit"] | Callable[[str], object]
 
 _log = logging.getLogger("kkrpc_py.child")
 
 
-class Child(DescriptorStream):
-    """A running child: a byte stream over its stdout and stdin. Made by `spawn`.
+def spawn(
+    command: Sequence[str],
+    *,
+    env: Mapping[str, str] | None = None,
+    cwd: str | os.PathLike[str] | None = None,
+    stderr: StderrTarget = "log",
+) -> AbstractAsyncContextManager[Child, None]:
+    """`async with spawn([...]) as child:` runs a command, and shuts it down at the end of the block.
 
-    The stream ends when the child closes its stdout, and also when it has exited, even if a process
+    `env` is the child's whole environment (None: this process's), `cwd` its directory. `stderr` is
+    "log" (logger `kkrpc_py.child`, level INFO), "inherit", or a function that is called with each
+    line on the event loop. Raises OSError where the command cannot be run.
+
+    The child leads a session of its own: Ctrl+C in the terminal reaches this process alone, which then
+    ends the child. It ends within two seconds of this process, whatever ends that.
+    """
+    if isinstance(command, str | bytes):
+        raise TypeError("a command is a sequence of strings: the program, then its arguments")
+    return _Spawned(command, env, cwd, stderr)
+
+
+class Child(DescriptorStream):
+    """A child process: a byte stream over its stdout and stdin. Made by `spawn`.
+
+    The stream ends when the child closes its stdout, and also once it has exited although a process
     that it started still holds the pipe: what the child itself wrote has been received by then.
     """
 
-    def __init__(
-        self, command: Sequence[str], env: Mapping[str, str] | None, cwd: str | os.PathLike[str] | None, stderr: StderrTarget
-    ) -> None:
-        with contextlib.ExitStack() as on_failure, contextlib.ExitStack() as childs:
-            stdin_read, stdin_write = open_pipe()
-            childs.callback(os.close, stdin_read)
-            on_failure.callback(os.close, stdin_write)
-            stdout_read, stdout_write = open_pipe()
-            childs.callback(os.close, stdout_write)
-            on_failure.callback(os.close, stdout_read)
-            stderr_read = stderr_write = None
-            if stderr != "inherit":
-                stderr_read, stderr_write = open_pipe()
-                childs.callback(os.close, stderr_write)
-                on_failure.callback(os.close, stderr_read)
-            self._process = subprocess.Popen(
-                list(command),
-                stdin=stdin_read,
-                stdout=stdout_write,
-                stderr=stderr_write,
-                env=env,
-                cwd=cwd,
-                bufsize=0,
-                start_new_session=True,
-            )
-            on_failure.pop_all()
-        super().__init__(stdout_read, stdin_write, inherited=False, enlarge="read")
-        self.pid: Final = self._process.pid
+    def __init__(self, process: subprocess.Popen[bytes], stdout: int, stdin: int, stderr: int | None) -> None:
+        super().__init__(stdout, stdin, inherited=False, enlarge="read")
+        self.pid: Final = process.pid
         self.exit_code: int | None = None
         """None while the child runs; negative: the number of the signal that ended it."""
-        self._guard = Guard(self.pid)
-        self._exited = anyio.Event()
-        self._done = anyio.Event()
-        self._shutdown_lock = anyio.Lock()
+        self._process = process
+        self._guard = Guard(process.pid)
+        self._errors = None if stderr is None else DescriptorReceiveStream(PipeReader(stderr))
+        self._tail: deque[str] = deque(maxlen=TAIL_LINES)
+        self._settled = anyio.Event()
+        self._shutting_down = anyio.Lock()
         self._reaped = False
-        self._lines = _Lines(stderr if callable(stderr) else self._log_line)
-        self._stderr = None if stderr_read is None else DescriptorReceiveStream(PipeReader(stderr_read))
 
     @property
     def stderr_tail(self) -> str:
-        """The last lines of the child's stderr; empty where it was inherited."""
-        return "\n".join(self._lines.tail)
+        """The last lines of the child's stderr so far; empty where that is inherited."""
+        return "\n".join(self._tail)
 
-    async def wait(self) -> int:
-        """Wait for the child's exit; its exit code. By then its stderr has been read."""
-        await self._done.wait()
-        assert self.exit_code is not None
+    async def wait(self) -> int | None:
+        """Wait for the child's exit; its exit code. Its stderr has been read by then.
+
+        None only where `shutdown` gave up on a child that the kernel does not let go.
+        """
+        await self._settled.wait()
         return self.exit_code
 
     async def shutdown(self, grace: float = EXIT_SECONDS) -> int | None:
         """End the child and its process group, and reap it; its exit code.
 
-        Closes its stdin, waits `grace` seconds, then SIGTERM, then SIGKILL to the group: bounded, and
-        not to be cancelled. Output that still comes is dropped. None only if the kernel does not let
-        go of a killed child.
+        Closes its stdin, waits `grace` seconds, then comes SIGTERM, then SIGKILL, to the whole group.
+        Output that still comes is dropped. Bounded, whatever the child does; no cancel scope reaches
+        it, and a `task.cancel()` of asyncio during it kills the group at once. None only for a child
+        that the kernel does not let go.
         """
         with anyio.CancelScope(shield=True):
-            async with self._shutdown_lock:
+            async with self._shutting_down:
                 if not self._reaped:
                     try:
                         await self._descend(grace)
-                    except BaseException:  # a second Ctrl+C: at once, then
-                        self._signal_group(signal.SIGKILL)
+                    except BaseException:
+                        self._kill()
                         raise
                     finally:
-                        self._reap()
+                        self._let_go()
         return self.exit_code
 
     async def _descend(self, grace: float) -> None:
-        await self.sender.aclose()
+        self.sender.close()
         async with anyio.create_task_group() as tg:
             tg.start_soon(self._discard_output)
             if not await self._exits_within(grace):
@@ -134,142 +137,211 @@ class Child(DescriptorStream):
                     self._signal_group(signal.SIGKILL)
                     await self._exits_within(KILL_SECONDS)
             tg.cancel_scope.cancel()
-        await self.aclose()
+        if self.exit_code is None:
+            _log.error("child %d could not be killed", self.pid)
+            return
+        # Until it is reaped nobody else can get its number, and so its group's.
+        self._signal_group(signal.SIGTERM)
+        self._process.poll()
+        with anyio.move_on_after(GROUP_SECONDS):
+            while self._signal_group(0):
+                await anyio.sleep(POLL_SECONDS)
+        self._signal_group(signal.SIGKILL)
 
     async def _exits_within(self, seconds: float) -> bool:
         with anyio.move_on_after(seconds):
-            await self._done.wait()
-        return self._exited.is_set()
+            await self._settled.wait()
+            while self.exit_code is None:  # an asyncio loop that is closing cancelled who watched
+                self._note_exit()
+                await anyio.sleep(POLL_SECONDS)
+        return self.exit_code is not None
 
     async def _discard_output(self) -> None:
-        """Read what the child still writes, so that it is not held up on its way out."""
-        with contextlib.suppress(
-            anyio.EndOfStream, anyio.BrokenResourceError, anyio.ClosedResourceError, anyio.BusyResourceError
-        ):
+        """Read what the child still writes, or a full pipe would keep it from ending."""
+        ends = (
+            anyio.EndOfStream,
+            anyio.BrokenResourceError,
+            anyio.ClosedResourceError,
+            anyio.BusyResourceError,
+        )
+        with contextlib.suppress(*ends):
             while True:
-                await self.receive(64 * 1024)
+                await self.receive()
 
-    def _signal_group(self, number: signal.Signals) -> None:
-        if not self._reaped:
-            with contextlib.suppress(ProcessLookupError, PermissionError):
-                os.killpg(self.pid, number)
+    def _signal_group(self, number: int) -> bool:
+        """Whether there is such a group, and we may signal it."""
+        try:
+            os.killpg(self.pid, number)
+        except (ProcessLookupError, PermissionError):
+            return False
+        return True
 
-    def _reap(self) -> None:
+    def _kill(self) -> None:
         self._signal_group(signal.SIGKILL)
-        self._process.poll()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._process.wait(timeout=KILL_SECONDS)
+        self._note_exit()
+
+    def _let_go(self) -> None:
         self._reaped = True
+        self.close()
         self._guard.dismiss()
 
-    async def run(self) -> None:
-        """Watch the child: read its stderr, note its exit. Runs until both have ended."""
-        async with anyio.create_task_group() as tg:
-            tg.start_soon(self._watch_exit)
-            tg.start_soon(self._read_stderr)
-        self._done.set()
+    async def watch(self, target: StderrTarget) -> None:
+        """Read the child's stderr and note its exit; the part of a task that `spawn` starts."""
+        try:
+            async with anyio.create_task_group() as tg:
+                tg.start_soon(self._watch_exit)
+                if self._errors is not None:
+                    tg.start_soon(self._read_errors, self._errors, target)
+        finally:
+            self._settled.set()
 
     async def _watch_exit(self) -> None:
-        pidfd = os.pidfd_open(self.pid)
         try:
-            await anyio.wait_readable(pidfd)
-        finally:
-            os.close(pidfd)
-        status = os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
-        assert status is not None
-        self.exit_code = status.si_status if status.si_code == os.CLD_EXITED else -status.si_status
-        self._exited.set()
+            pidfd = os.pidfd_open(self.pid)
+        except (AttributeError, OSError):  # not Linux, an old one, or a sandbox
+            worker: Worker[int] = Worker("kkrpc_py child watcher")
+            worker.start(self._process.wait)
+            try:
+                await worker.result()
+            finally:
+                worker.stop(lambda: None)
+        else:
+            try:
+                await anyio.wait_readable(pidfd)
+            finally:
+                os.close(pidfd)
+        self._note_exit()
         self.receiver.finish()
-        if self._stderr is not None:
-            self._stderr.finish()
+        if self._errors is not None:
+            self._errors.finish()
 
-    async def _read_stderr(self) -> None:
-        if self._stderr is None:
+    def _note_exit(self) -> None:
+        """Take over the exit code if there is one. Leaves the child to be reaped, where that is possible."""
+        if self._process.returncode is not None:
+            self.exit_code = self._process.returncode
             return
         try:
-            while True:
-                self._lines.feed(await self._stderr.receive())
-        except (anyio.EndOfStream, anyio.BrokenResourceError):
-            self._lines.end()
-        finally:
-            await self._stderr.aclose()
+            status = os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+        except ChildProcessError:
+            _log.warning("child %d was reaped by other code; its exit code is not known", self.pid)
+            self.exit_code = UNKNOWN_EXIT
+        else:
+            if status is not None:
+                exited = status.si_code == os.CLD_EXITED
+                self.exit_code = status.si_status if exited else -status.si_status
 
-    def _log_line(self, line: str) -> None:
-        _log.info("[%d] %s", self.pid, line)
+    async def _read_errors(self, stream: DescriptorReceiveStream, target: StderrTarget) -> None:
+        lines = _Lines()
+        try:
+            while True:
+                for line in lines.feed(await stream.receive()):
+                    self._note_line(line, target)
+        except (anyio.EndOfStream, anyio.BrokenResourceError):
+            for line in lines.feed(b"\n" if lines.pending else b""):
+                self._note_line(line, target)
+        finally:
+            stream.close()
+
+    def _note_line(self, line: str, target: StderrTarget) -> None:
+        self._tail.append(line[:TAIL_LINE_CHARACTERS])
+        if callable(target):
+            try:
+                target(line)
+            except Exception:
+                _log.exception("the function that gets the child's stderr failed")
+        else:
+            _log.info("[%d] %s", self.pid, line)
 
 
 class _Lines:
-    """Bytes of stderr into lines, each cut at `STDERR_LINE_BYTES`."""
+    """Bytes to lines, each cut at `STDERR_LINE_BYTES`."""
 
-    def __init__(self, target: Callable[[str], object]) -> None:
-        self.tail: deque[str] = deque(maxlen=TAIL_LINES)
-        self._target = target
-        self._part = b""
+    def __init__(self) -> None:
+        self.pending = b""
 
-    def feed(self, data: bytes) -> None:
-        first, *more = data.split(b"\n")
-        self._part = (self._part + first)[:STDERR_LINE_BYTES]
-        for piece in more:
-            self._emit()
-            self._part = piece[:STDERR_LINE_BYTES]
-
-    def end(self) -> None:
-        if self._part:
-            self._emit()
-
-    def _emit(self) -> None:
-        line = self._part.removesuffix(b"\r").decode("utf-8", "backslashreplace")
-        self._part = b""
-        self.tail.append(line)
-        try:
-            self._target(line)
-        except Exception:
-            _log.exception("the callback for a child's stderr failed")
+    def feed(self, data: bytes) -> list[str]:
+        """The lines that `data` completes."""
+        pieces = data.split(b"\n")
+        pieces[0] = self.pending + pieces[0]
+        self.pending = pieces.pop()[:STDERR_LINE_BYTES]
+        return [
+            piece[:STDERR_LINE_BYTES].removesuffix(b"\r").decode("utf-8", "backslashreplace")
+            for piece in pieces
+        ]
 
 
-class spawn:
-    """`async with spawn([...]) as child:` runs a command, and shuts it down at the end of the block.
-
-    `env` is the whole environment of the child (None: this process's), `cwd` its directory.
-    `stderr`: "log" (to the logger `kkrpc_py.child`, level INFO), "inherit", or a function called
-    with each line, on the event loop. Raises OSError where the command cannot be run.
-    """
+class _Spawned(AbstractAsyncContextManager[Child, None]):
+    """The block of `spawn`: the child, and the task that watches it."""
 
     def __init__(
         self,
         command: Sequence[str],
-        *,
-        env: Mapping[str, str] | None = None,
-        cwd: str | os.PathLike[str] | None = None,
-        stderr: StderrTarget = "log",
+        env: Mapping[str, str] | None,
+        cwd: str | os.PathLike[str] | None,
+        stderr: StderrTarget,
     ) -> None:
-        if isinstance(command, (str, bytes)):
-            raise TypeError("the command is a sequence of strings: the program, then its arguments")
         self._command = command
         self._env = env
         self._cwd = cwd
-        self._stderr = stderr
+        self._stderr: StderrTarget = stderr
 
     async def __aenter__(self) -> Child:
         await checkpoint()
-        self._tasks: TaskGroup = anyio.create_task_group()
+        self._child = _start(self._command, self._env, self._cwd, piped_stderr=self._stderr != "inherit")
+        self._tasks = anyio.create_task_group()
         await self._tasks.__aenter__()
-        try:
-            self._child = Child(self._command, self._env, self._cwd, self._stderr)
-        except BaseException:
-            await self._tasks.__aexit__(None, None, None)
-            raise
-        self._tasks.start_soon(self._child.run)
+        # The child is watched to its end, also while the block around us is being cancelled.
+        self._watching = anyio.CancelScope(shield=True)
+        self._tasks.start_soon(self._watch)
         return self._child
+
+    async def _watch(self) -> None:
+        with self._watching:
+            await self._child.watch(self._stderr)
 
     async def __aexit__(
         self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        # The task group is not told of the body's exception, or it would wrap it in a group.
         try:
             await self._child.shutdown()
         finally:
-            self._tasks.cancel_scope.cancel()
+            self._watching.cancel()
             try:
+                # The task group is not told of the block's exception: it would put it into a group.
                 await self._tasks.__aexit__(None, None, None)
             except BaseException:
                 if exc is None:
                     raise
+
+
+def _start(
+    command: Sequence[str],
+    env: Mapping[str, str] | None,
+    cwd: str | os.PathLike[str] | None,
+    *,
+    piped_stderr: bool,
+) -> Child:
+    with contextlib.ExitStack() as childs_ends, contextlib.ExitStack() as on_failure:
+
+        def pipe(childs: int) -> tuple[int, int]:
+            ends = open_pipe()
+            childs_ends.callback(os.close, ends[childs])
+            on_failure.callback(os.close, ends[1 - childs])
+            return ends
+
+        stdin = pipe(0)
+        stdout = pipe(1)
+        stderr = pipe(1) if piped_stderr else (None, None)
+        process = subprocess.Popen(
+            list(command),
+            stdin=stdin[0],
+            stdout=stdout[1],
+            stderr=stderr[1],
+            env=env,
+            cwd=cwd,
+            start_new_session=True,
+        )
+        on_failure.pop_all()
+    return Child(process, stdout[0], stdin[1], stderr[0])
