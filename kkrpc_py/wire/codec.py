@@ -7,7 +7,6 @@ peer.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Literal, TypeAlias
 
 import msgspec
@@ -59,12 +58,21 @@ class Encoder:
         be larger than `Limits.frame`; nothing else. What the peer reads is what was given, but for
         the mappings that docs/values.md lists.
         """
+        try:
+            return self._encode(message)
+        except (NotSerializable, LimitExceeded):
+            raise
+        except (RuntimeError, ValueError, ArithmeticError, TypeError) as error:
+            # A value that another thread changes meanwhile, or one nested deeper than the
+            # interpreter's stack has room for.
+            raise NotSerializable("a value", "", f"{type(error).__name__}: {error}") from error
+
+    def _encode(self, message: Message) -> bytes:
         if self._codec == "cbor":
             return self._cbor_frame(message)
         if self._codec == "json" or not (self.cbor or self.pending):
             return self._json(message, with_bytes=True)
-        error = isinstance(message, (Failure, StreamFailure))
-        if error and not self.cbor:
+        if not self.cbor and isinstance(message, (Failure, StreamFailure)):
             # An error is reported at once, without the fields that would have to wait.
             return self._json(message, with_bytes=True)
         try:
@@ -92,7 +100,7 @@ class Encoder:
         return frame
 
     def _cbor_frame(self, message: Message) -> bytes:
-        payload = self._guarded(lambda: self._cbor_payload(message))
+        payload = self._cbor_payload(message)
         if len(payload) > self._limit:
             raise self._too_large(len(payload))
         return cbor_frame(payload)
@@ -110,17 +118,16 @@ class Encoder:
 
     def _json(self, message: Message, *, with_bytes: bool, drop: bool = True) -> bytes:
         writer = self._to_stock if self.stock else self._to_peer
+        kind = type(message)
         if self.stock and isinstance(message, (Request, Construct)):
             _refuse_callback_names(message)
-        if isinstance(message, (Failure, StreamFailure)):
+        if kind is Failure or kind is StreamFailure:
             # Which fields are dropped is decided one by one, so each is checked to the end.
             fit = writer.fit_checked if with_bytes else writer.fit_plain_checked
-            text = self._guarded(lambda: writer.dumps(build(message, fit, drop=drop)))
-        else:
-            fit = writer.fit_with_bytes if with_bytes else writer.fit
-            text = self._guarded(lambda: writer.dumps(build(message, fit)))
-            if writer.looks_like_bytes(text):
-                build(message, writer.fit_checked if with_bytes else writer.fit_plain_checked)
+            return self._line(writer.dumps(build(message, fit, drop=drop)))
+        text = writer.dumps(build(message, writer.fit_with_bytes if with_bytes else writer.fit))
+        if writer.needs_second_look(text):
+            build(message, writer.fit_checked if with_bytes else writer.fit_plain_checked)
         return self._line(text)
 
     def _line(self, text: bytes) -> bytes:
@@ -134,19 +141,6 @@ class Encoder:
         if size > self._limit:
             raise self._too_large(size)
         return text + end
-
-    def _guarded(self, encode: Callable[[], bytes]) -> bytes:
-        """What `encode` gives, with one kind of error for whatever is wrong with a value.
-
-        The encoders raise others for one that another thread changes meanwhile, or that is nested
-        deeper than the interpreter's stack has room.
-        """
-        try:
-            return encode()
-        except (NotSerializable, LimitExceeded):
-            raise
-        except (RuntimeError, ValueError, OverflowError, TypeError) as error:
-            raise NotSerializable("a value", "", f"{type(error).__name__}: {error}") from error
 
     def _too_large(self, size: int) -> LimitExceeded:
         return LimitExceeded(f"the message takes {size} bytes; Limits.frame is {self._limit}")

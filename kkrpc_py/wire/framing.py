@@ -46,6 +46,8 @@ Frame: TypeAlias = (
 
 _BRACE = 0x7B
 _TAG = b"\xd8\x18"
+# Tag 24, and the byte string's first byte.
+_SHORT_HEAD = 3
 _BLANKS = b" \t\r"
 _BLANKS_AND_BOM = _BLANKS + b"\xef\xbb\xbf"
 _PREFIX = re.compile(rb"[ \t\r]*(?:\xef\xbb\xbf)?[ \t\r]*\{")
@@ -111,11 +113,13 @@ class Framer:
         """The byte stream is at its end; return what that makes of the bytes so far."""
         frames: list[Frame] = []
         match self._state:
+            case _State.HEAD if len(self._buffer) == 1:
+                self._begin(_State.NOISE, b"", 0, frames)
+            case _State.START if self._buffer.strip(_BLANKS):
+                # The first bytes of what could have become a byte order mark.
+                self._begin(_State.NOISE, b"", 0, frames)
             case _State.LINE | _State.HEAD | _State.PAYLOAD:
                 self._broken(frames, ProtocolError("the byte stream ended inside a frame"))
-            case _State.START if self._buffer.strip(_BLANKS):
-                # The first bytes of what could have become a CBOR frame or a byte order mark.
-                self._begin(_State.NOISE, b"", 0, frames)
             case _:
                 pass
         if self._state is _State.NOISE:
@@ -139,15 +143,9 @@ class Framer:
     def _start(self, data: bytes, at: int, frames: list[Frame]) -> int:
         """Blanks, a CBOR frame, noise, or a `{` after blanks."""
         buffer = self._buffer
-        if buffer == b"\xd8":
-            if data[at] == 0x18:
-                buffer += data[at : at + 1]
-                self._state = _State.HEAD
-                return at + 1
-            return self._begin(_State.NOISE, data, at, frames)
-        if not buffer and data[at] == 0xD8:
-            buffer.append(0xD8)
-            return at + 1
+        if data[at] == _TAG[0] and not buffer:
+            self._state = _State.HEAD
+            return self._head(data, at, frames)
         end = data.find(b"\n", at)
         stop = end if end >= 0 else len(data)
         rest = data[at:stop].lstrip(_BLANKS_AND_BOM)
@@ -208,19 +206,27 @@ class Framer:
         self._reset()
 
     def _head(self, data: bytes, at: int, frames: list[Frame]) -> int:
-        """The byte string's head, byte by byte: nine at most."""
+        """Tag 24 and the byte string's head: eleven bytes at most."""
         buffer = self._buffer
-        buffer.append(data[at])
+        wanted = _SHORT_HEAD
+        while len(buffer) < wanted:
+            more = data[at : at + wanted - len(buffer)]
+            if not more:
+                return at
+            at += len(more)
+            buffer += more
+            if len(buffer) > 1 and buffer[1] != _TAG[1]:
+                # Text that begins with that byte, in no encoding that we know.
+                at -= len(buffer) - 1
+                del buffer[1:]
+                return self._begin(_State.NOISE, data, at, frames)
+            if len(buffer) >= _SHORT_HEAD:
+                wanted = _SHORT_HEAD + _LENGTH_BYTES.get(buffer[2], 0)
         first = buffer[2]
-        if first not in _LENGTH_BYTES and not 0x40 <= first < 0x58:
-            self._broken(
-                frames, ProtocolError("a CBOR frame must be a byte string of definite length in tag 24")
-            )
+        if wanted == _SHORT_HEAD and not 0x40 <= first < 0x58:
+            self._broken(frames, ProtocolError("a CBOR frame that is no byte string of definite length"))
             return at
-        more = _LENGTH_BYTES.get(first, 0)
-        if len(buffer) < 3 + more:
-            return at + 1
-        length = int.from_bytes(buffer[3:], "big") if more else first - 0x40
+        length = first - 0x40 if wanted == _SHORT_HEAD else int.from_bytes(buffer[_SHORT_HEAD:], "big")
         self.binary = True
         if length > self._limit:
             self._exceeded(frames, "a CBOR frame", length)
@@ -229,7 +235,7 @@ class Framer:
         self._length = length
         self._state = _State.PAYLOAD
         # An empty payload is complete without another byte.
-        return at + 1 if length else self._payload(data, at + 1, frames)
+        return self._payload(data, at, frames)
 
     def _payload(self, data: bytes, at: int, frames: list[Frame]) -> int:
         buffer = self._buffer

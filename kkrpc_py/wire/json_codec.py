@@ -32,6 +32,9 @@ _BYTES_DEPTH = 2
 BYTES_TYPES: frozenset[type] = frozenset((bytes, bytearray, memoryview))
 _BYTES_MARK = "Uint8Array"
 _BYTES_MARK_ASCII = b"Uint8Array"
+# Any digit to "0", any other byte to a blank.
+_DIGITS_ONLY = bytes(0x30 if byte in b"0123456789" else 0x20 for byte in range(256))
+_LONG_NUMBER_SAMPLES = 20
 _NOT_ASCII = re.compile("[^\x00-\x7f]+")
 
 
@@ -59,16 +62,23 @@ class JsonWriter:
     """
 
     def __init__(self, limits: Limits, *, stock: bool) -> None:
-        self._ascii = stock
+        self._stock = stock
+        self._digits = limits.digits
+        most = digits_bound(limits.digits)
         # A value with its comma takes two bytes at least.
         shape: dict[str, Any] = {
             "containers": (dict, list, tuple),
             "text_keys": True,
-            "max_int": _JS_MAX if stock else digits_bound(limits.digits),
+            "max_int": min(_JS_MAX, most) if stock else most,
+            "late_ints": not stock,
             "items": limits.frame // 2 + 1,
             "finite": True,
             "refuse_dict": _refuse_bytes_form,
         }
+        # What needs no look at all by itself.
+        self._sure: frozenset[type] = frozenset(
+            (str, bool, type(None)) if stock else (str, bool, type(None), int)
+        )
         plain = {type(None): None, bool: None, int: None, float: None, str: None}
         depth = limits.depth - _ENVELOPE_DEPTH
         self._depth = depth
@@ -80,16 +90,17 @@ class JsonWriter:
     def fit(self, value: Any, root: str) -> Any:
         """`value` if JSON carries it exactly, bytes not included; else raise `NotSerializable`.
 
-        Text that is no Unicode and mappings that look like kkrpc's bytes pass; `dumps` and
-        `looks_like_bytes` tell of them at less cost.
+        Mappings that look like kkrpc's bytes, and integers that are too long, pass: once the message
+        is written, `needs_second_look` tells of them at less cost.
         """
-        kind = type(value)
-        if kind is not str and kind is not bool and self._plain.accepts(value) is None:
+        if type(value) not in self._sure and self._plain.accepts(value) is None:
             self._plain.demand(value, root)
         return value
 
     def fit_with_bytes(self, value: Any, root: str) -> Any:
         """As `fit`, with bytes anywhere in `value` put into kkrpc's form."""
+        if type(value) in self._sure:
+            return value
         found = self._with_bytes.accepts(value)
         if found is None:
             self._with_bytes.demand(value, root)
@@ -115,15 +126,30 @@ class JsonWriter:
             text = msgspec.json.encode(mapping)
         except UnicodeEncodeError:
             return json.dumps(mapping, separators=(",", ":"), allow_nan=False, check_circular=False).encode()
-        if self._ascii and not text.isascii():
+        if self._stock and not text.isascii():
             # Only strings hold such characters, and there they may be escaped.
             text = _NOT_ASCII.sub(_escape, text.decode()).encode()
         return text
 
-    @staticmethod
-    def looks_like_bytes(text: bytes) -> bool:
-        """Whether a message fitted without bytes could hold what its reader takes for them."""
-        return _BYTES_MARK_ASCII in text
+    def needs_second_look(self, text: bytes) -> bool:
+        """Whether a message could hold what `fit` let pass: the `_checked` kind of fit then decides."""
+        return _holds_bytes_mark(text) or (not self._stock and _may_hold_long_number(text, self._digits))
+
+
+def _holds_bytes_mark(text: bytes) -> bool:
+    # One character is found several times faster than a word, and is most often not there.
+    return b"U" in text and _BYTES_MARK_ASCII in text
+
+
+def _may_hold_long_number(text: bytes, digits: int) -> bool:
+    """Whether a run of more digits could be in the text.
+
+    A sample tells: such a run covers so many of its bytes, one after the other.
+    """
+    if len(text) <= digits:
+        return False
+    step = max(1, digits // _LONG_NUMBER_SAMPLES)
+    return b"0" * ((digits + 1) // step) in text[::step].translate(_DIGITS_ONLY)
 
 
 def _escape(run: re.Match[str]) -> str:
@@ -148,8 +174,6 @@ _NO_STRUCTURE = bytes(set(range(256)) - set(b'[]{}"\\'))
 _STRING = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"', re.DOTALL)
 _STRIPPED_STRING = re.compile(rb'"[^"]*"')
 _STEP = [1 if byte in b"[{" else -1 if byte in b"]}" else 0 for byte in range(256)]
-_DIGITS_ONLY = bytes(0x30 if byte in b"0123456789" else 0x20 for byte in range(256))
-_LONG_NUMBER_SAMPLES = 20
 
 
 class JsonReader:
@@ -166,15 +190,15 @@ class JsonReader:
 
         `JsonError` says that it is no JSON, `JsonLimitError` that it passes a bound.
         """
-        if text.count(b"[") + text.count(b"{") > self._depth and _deeper_than(self._depth, text):
+        if _deeper_than(self._depth, text):
             raise JsonLimitError(f"nested deeper than Limits.depth ({self._depth})")
-        if len(text) > self._digits and self._may_hold_long_number(text):
+        if _may_hold_long_number(text, self._digits):
             self._refuse_long_number(text)
         try:
             value = self._decoder.decode(text)
         except (msgspec.MsgspecError, ValueError, RecursionError) as error:
             value = _loads_unpaired(text, error)
-        if _BYTES_MARK_ASCII in text:
+        if _holds_bytes_mark(text):
             value = _without_bytes_form(value)
         return value
 
@@ -185,11 +209,6 @@ class JsonReader:
         except (msgspec.MsgspecError, ValueError, RecursionError):
             return None, None
         return skeleton.id, skeleton.type
-
-    def _may_hold_long_number(self, text: bytes) -> bool:
-        """A sample of the text tells: a run of digits too long covers so many of its bytes."""
-        step = max(1, self._digits // _LONG_NUMBER_SAMPLES)
-        return b"0" * ((self._digits + 1) // step) in text[::step].translate(_DIGITS_ONLY)
 
     def _refuse_long_number(self, text: bytes) -> None:
         run = b"0" * (self._digits + 1)
@@ -204,6 +223,11 @@ class _Skeleton(msgspec.Struct):
 
 def _deeper_than(limit: int, text: bytes) -> bool:
     """Whether lists and mappings are nested deeper than that; linear, for text that is no JSON too."""
+    # Most texts have too few openers at all. Replacing up to a number of them is the fastest way to
+    # count so far: unlike bytes.count it skips to the next one, and stops.
+    size, most = len(text), limit + 1
+    if 2 * size - len(text.replace(b"[", b"", most)) - len(text.replace(b"{", b"", most)) <= limit:
+        return False
     if b"\\" in text:
         text = _STRING.sub(b"", text)
     shape = text.translate(None, _NO_STRUCTURE)

@@ -35,8 +35,9 @@ class Rules:
     `leaves` maps each type that holds no others to its check, or None where every value is fine;
     `containers` are those of dict, list, tuple, set and frozenset that it takes. `text_keys`: a
     dict's keys must be str; else they are values like any other. `max_int` bounds the size of
-    integers. `refuse_dict` is the check of a whole dict. `depth` bounds nested containers, `items`
-    the values altogether.
+    integers; with `late_ints` only `demand` minds it, since the encoder's output tells of such ones
+    at less cost. `finite`: floats must be. `refuse_dict` is the check of a whole dict. `depth` bounds
+    nested containers, `items` the values altogether.
     """
 
     def __init__(
@@ -50,6 +51,7 @@ class Rules:
         items: int,
         refuse_dict: Check | None = None,
         finite: bool,
+        late_ints: bool = False,
     ) -> None:
         self.containers = frozenset(containers)
         self.known = frozenset(leaves) | self.containers
@@ -62,7 +64,9 @@ class Rules:
         self._checks = {kind: check for kind, check in leaves.items() if check is not None}
         # The two types that come in thousands have bulk checks of their own below.
         self._single = frozenset(self._checks) - {int, float, str}
-        self._bulk = self._single | ({int, float} if finite else {int})
+        self._bulk = self._single | {
+            kind for kind, wanted in ((int, not late_ints), (float, finite)) if wanted
+        }
 
     def accepts(self, value: Any) -> frozenset[type] | set[type] | None:
         """The types within `value` if all of it is fine as far as this pass can see, else None.
