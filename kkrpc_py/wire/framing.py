@@ -150,8 +150,9 @@ class Framer:
         stop = end if end >= 0 else len(data)
         rest = data[at:stop].lstrip(_BLANKS_AND_BOM)
         if rest:
-            state = _State.LINE if rest[0] == _BRACE else _State.NOISE
-            return self._begin(state, data, at, frames)
+            blanks = len(buffer) + stop - at - len(rest)
+            starts = rest[0] == _BRACE and blanks <= self._blank_limit
+            return self._begin(_State.LINE if starts else _State.NOISE, data, at, frames)
         buffer += data[at:stop]
         if len(buffer) > self._blank_limit:
             return self._begin(_State.NOISE, data, stop, frames)
@@ -208,8 +209,7 @@ class Framer:
     def _head(self, data: bytes, at: int, frames: list[Frame]) -> int:
         """Tag 24 and the byte string's head: eleven bytes at most."""
         buffer = self._buffer
-        wanted = _SHORT_HEAD
-        while len(buffer) < wanted:
+        while len(buffer) < (wanted := _head_size(buffer)):
             more = data[at : at + wanted - len(buffer)]
             if not more:
                 return at
@@ -220,8 +220,6 @@ class Framer:
                 at -= len(buffer) - 1
                 del buffer[1:]
                 return self._begin(_State.NOISE, data, at, frames)
-            if len(buffer) >= _SHORT_HEAD:
-                wanted = _SHORT_HEAD + _LENGTH_BYTES.get(buffer[2], 0)
         first = buffer[2]
         if wanted == _SHORT_HEAD and not 0x40 <= first < 0x58:
             self._broken(frames, ProtocolError("a CBOR frame that is no byte string of definite length"))
@@ -262,6 +260,11 @@ class Framer:
     def _broken(self, frames: list[Frame], error: Exception) -> None:
         frames.append((Kind.OTHER, Broken(error), 0))
         self.stop()
+
+
+def _head_size(head: bytearray) -> int:
+    """The bytes of a CBOR frame's head, as far as its first bytes tell."""
+    return _SHORT_HEAD if len(head) < _SHORT_HEAD else _SHORT_HEAD + _LENGTH_BYTES.get(head[2], 0)
 
 
 def cbor_frame(payload: bytes) -> bytes:
