@@ -118,16 +118,22 @@ class Encoder:
 
     def _json(self, message: Message, *, with_bytes: bool, drop: bool = True) -> bytes:
         writer = self._to_stock if self.stock else self._to_peer
-        kind = type(message)
         if self.stock and isinstance(message, (Request, Construct)):
             _refuse_callback_names(message)
-        if kind is Failure or kind is StreamFailure:
-            # Which fields are dropped is decided one by one, so each is checked to the end.
-            fit = writer.fit_checked if with_bytes else writer.fit_plain_checked
-            return self._line(writer.dumps(build(message, fit, drop=drop)))
-        text = writer.dumps(build(message, writer.fit_with_bytes if with_bytes else writer.fit))
-        if writer.needs_second_look(text):
-            build(message, writer.fit_checked if with_bytes else writer.fit_plain_checked)
+        checked = writer.fit_checked if with_bytes else writer.fit_plain_checked
+        # Which fields of an error are dropped is decided one by one, so each is checked to the end.
+        error = isinstance(message, (Failure, StreamFailure))
+        fit = checked if error else writer.fit_with_bytes if with_bytes else writer.fit
+        try:
+            text = writer.dumps(build(message, fit, drop=drop))
+        except UnicodeEncodeError:
+            return self._line(writer.dumps_unpaired(build(message, checked, drop=drop)))
+        except ValueError:
+            # An integer that Python will not write: now it is looked for.
+            build(message, checked, drop=drop)
+            raise
+        if not error and writer.needs_second_look(text):
+            build(message, checked)
         return self._line(text)
 
     def _line(self, text: bytes) -> bytes:

@@ -35,6 +35,8 @@ _BYTES_MARK_ASCII = b"Uint8Array"
 # Any digit to "0", any other byte to a blank.
 _DIGITS_ONLY = bytes(0x30 if byte in b"0123456789" else 0x20 for byte in range(256))
 _LONG_NUMBER_SAMPLES = 20
+# Two characters to Python, which JSON's escapes turn into one.
+_UNJOINED_PAIR = re.compile("[\ud800-\udbff][\udc00-\udfff]")
 _NOT_ASCII = re.compile("[^\x00-\x7f]+")
 
 
@@ -44,6 +46,10 @@ class JsonError(ValueError):
 
 class JsonLimitError(JsonError):
     """The text is nested deeper than `Limits.depth`, or holds an integer over `Limits.digits`."""
+
+
+def _pairs_up(text: str) -> str | None:
+    return "its unpaired surrogates would arrive as pairs" if _UNJOINED_PAIR.search(text) else None
 
 
 def _is_bytes_form(value: dict[Any, Any]) -> bool:
@@ -79,7 +85,7 @@ class JsonWriter:
         self._sure: frozenset[type] = frozenset(
             (str, bool, type(None)) if stock else (str, bool, type(None), int)
         )
-        plain = {type(None): None, bool: None, int: None, float: None, str: None}
+        plain = {type(None): None, bool: None, int: None, float: None, str: _pairs_up}
         depth = limits.depth - _ENVELOPE_DEPTH
         self._depth = depth
         self._plain = Rules(leaves={**plain}, depth=depth, **shape)
@@ -121,15 +127,20 @@ class JsonWriter:
         return value
 
     def dumps(self, mapping: dict[str, Any]) -> bytes:
-        """The text of a message whose values were fitted, without line feed."""
-        try:
-            text = msgspec.json.encode(mapping)
-        except UnicodeEncodeError:
-            return json.dumps(mapping, separators=(",", ":"), allow_nan=False, check_circular=False).encode()
+        """The text of a message whose values were fitted, without line feed.
+
+        `UnicodeEncodeError` if there are unpaired surrogates in it: then `dumps_unpaired` is to be
+        used, on values that were fitted by the `_checked` kind of fit.
+        """
+        text = msgspec.json.encode(mapping)
         if self._stock and not text.isascii():
             # Only strings hold such characters, and there they may be escaped.
             text = _NOT_ASCII.sub(_escape, text.decode()).encode()
         return text
+
+    def dumps_unpaired(self, mapping: dict[str, Any]) -> bytes:
+        """As `dumps`, for text that is no Unicode; JavaScript allows it, and escapes express it."""
+        return json.dumps(mapping, separators=(",", ":"), allow_nan=False, check_circular=False).encode()
 
     def needs_second_look(self, text: bytes) -> bool:
         """Whether a message could hold what `fit` let pass: the `_checked` kind of fit then decides."""

@@ -157,7 +157,7 @@ class Rules:
             items += len(item)
             if items > self.items:
                 break
-            stack.extend(_children(item, kind, way))
+            stack.extend(_children(item, kind, way, keys=not self.text_keys))
         # Shared containers are written once for each place they stand in.
         if self.accepts(value) is None:
             raise LimitExceeded("the message is larger than Limits.frame or nested deeper than Limits.depth")
@@ -171,9 +171,12 @@ class Rules:
             return None if math.isfinite(item) else f"JSON has no {item}"
         if kind is dict:
             if self.text_keys:
+                check = self._checks.get(str)
                 for key in item:
                     if type(key) is not str:
-                        return f"its key {key!r:.80} is no str"
+                        return f"its key of type {type(key).__qualname__} is no str"
+                    if check is not None and (reason := check(key)) is not None:
+                        return f"its key {key!r:.80}: {reason}"
             return self._refuse_dict(item) if self._refuse_dict is not None else None
         check = self._checks.get(kind)
         return check(item) if check is not None else None
@@ -189,11 +192,12 @@ _Way = tuple[Any, str]
 """The way to a value: the way to its container (or None), and the step from there."""
 
 
-def _children(item: Any, kind: type, way: _Way | None) -> list[tuple[Any, _Way | None]]:
+def _children(item: Any, kind: type, way: _Way | None, *, keys: bool) -> list[tuple[Any, _Way | None]]:
     found: list[tuple[Any, _Way | None]]
     if kind is dict:
         found = [(value, (way, f"[{key!r:.80}]")) for key, value in item.items()]
-        found.extend((key, (way, f".key({key!r:.80})")) for key in item if type(key) is not str)
+        if keys:
+            found.extend((key, (way, f".key({key!r:.80})")) for key in item)
     elif kind in _LISTS:
         found = [(value, (way, f"[{index}]")) for index, value in enumerate(item)]
     else:
