@@ -12,6 +12,7 @@ import fcntl
 import os
 import stat
 import sys
+import threading
 from typing import Final, Literal
 
 import anyio
@@ -54,8 +55,7 @@ class DescriptorReceiveStream(ByteReceiveStream):
             raise ValueError("max_bytes must be at least 1")
         if self._busy:
             raise anyio.BusyResourceError("receiving from")
-        if self._closed:
-            raise anyio.ClosedResourceError
+        self._check_open()
         self._busy = True
         try:
             data = b"" if self._at_end else self._reader.read_now(max_bytes)
@@ -67,8 +67,7 @@ class DescriptorReceiveStream(ByteReceiveStream):
                     raise
             while data is None:
                 await self._reader.wait()
-                if self._closed:
-                    raise anyio.ClosedResourceError
+                self._check_open()
                 data = self._reader.read_now(max_bytes)
         except OSError as exc:
             raise anyio.BrokenResourceError from exc
@@ -78,6 +77,10 @@ class DescriptorReceiveStream(ByteReceiveStream):
             self._at_end = True
             raise anyio.EndOfStream
         return data
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise anyio.ClosedResourceError
 
     def finish(self) -> None:
         """Let the stream end after what is in the pipe now, whoever still holds its writing end."""
@@ -110,8 +113,7 @@ class DescriptorSendStream(ByteSendStream):
         The caller sends the rest before anything else. Raises `anyio.BrokenResourceError`,
         `ClosedResourceError`.
         """
-        if self._closed:
-            raise anyio.ClosedResourceError
+        self._check_open()
         if self._busy:
             return 0
         try:
@@ -127,18 +129,20 @@ class DescriptorSendStream(ByteSendStream):
         """
         if self._busy:
             raise anyio.BusyResourceError("sending to")
-        if self._closed:
-            raise anyio.ClosedResourceError
+        self._check_open()
         self._busy = True
         try:
             await checkpoint_if_cancelled()
-            if self._closed:
-                raise anyio.ClosedResourceError
             await self._writer.write(item)
         except OSError as exc:
-            raise (anyio.ClosedResourceError if self._closed else anyio.BrokenResourceError) from exc
+            self._check_open()
+            raise anyio.BrokenResourceError from exc
         finally:
             self._busy = False
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise anyio.ClosedResourceError
 
     async def aclose(self) -> None:
         """Close the descriptor. What was sent is not lost; a waiting send is ended."""
@@ -162,7 +166,8 @@ class DescriptorStream(ByteStream):
 
     One task receives and one sends at a time; all of it in one event loop, which the constructor does
     not need yet. `inherited` says that others may share the open files (decision 0101). `enlarge` names
-    the direction whose pipe is to hold `PIPE_BYTES`. Both descriptors are closed if this raises.
+    the direction whose pipe is to hold `PIPE_BYTES`. `turn` is held during each send, so that others
+    who write to the same place take it in between. Both descriptors are closed if this raises.
     """
 
     def __init__(
@@ -172,6 +177,7 @@ class DescriptorStream(ByteStream):
         *,
         inherited: bool = True,
         enlarge: Literal["read", "write"] | None = None,
+        turn: threading.Lock | None = None,
     ) -> None:
         with contextlib.ExitStack() as on_failure:
             on_failure.callback(os.close, read_fd)
@@ -185,7 +191,7 @@ class DescriptorStream(ByteStream):
             on_failure.pop_all()
             on_failure.callback(os.close, write_fd)
             on_failure.callback(reader.close)
-            writer = _inherited_writer(write_fd) if inherited else PipeWriter(write_fd)
+            writer = _inherited_writer(write_fd, turn) if inherited else PipeWriter(write_fd)
             on_failure.pop_all()
         self.receiver = DescriptorReceiveStream(reader)
         self.sender = DescriptorSendStream(writer)
@@ -258,7 +264,9 @@ def _inherited_reader(fd: int) -> Reader:
     return SocketReader(fd) if _is_pollable_socket(mode) else ThreadReader(fd)
 
 
-def _inherited_writer(fd: int) -> Writer:
+def _inherited_writer(fd: int, turn: threading.Lock | None) -> Writer:
+    if turn is not None:
+        return ThreadWriter(fd, turn)  # a lock that is waited for has no place on an event loop
     mode = os.fstat(fd).st_mode
     if stat.S_ISFIFO(mode) and (own := _reopen(fd, os.O_WRONLY)) is not None:
         return PipeWriter(own)

@@ -170,8 +170,8 @@ class SocketReader(_PolledReader):
 class _PolledWriter(Writer):
     """Writes what goes, and waits for room.
 
-    A stock kkrpc reader drops a read that holds white space only (spec FRM-3), so no write may leave
-    a line's end alone to a later one: the last bytes of a large write go together.
+    A stock kkrpc reader drops a read that holds white space only (FRM-10), so no write may leave a
+    line's end alone to a later one: the last bytes of a large write go together.
     """
 
     def __init__(self, poll_fd: int) -> None:

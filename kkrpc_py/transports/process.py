@@ -60,7 +60,7 @@ def spawn(
     cwd: str | os.PathLike[str] | None = None,
     stderr: StderrTarget = "log",
 ) -> AbstractAsyncContextManager[Child, None]:
-    """`async with spawn([...]) as child:` runs a command, and shuts it down at the end of the block.
+    """Run a command during an `async with` block that gets the child, and shut it down at the end.
 
     `env` is the child's whole environment (None: this process's), `cwd` its directory. `stderr` is
     "log" (logger `kkrpc_py.child`, level INFO), "inherit", or a function that is called with each
@@ -144,8 +144,9 @@ class Child(DescriptorStream):
         self._signal_group(signal.SIGTERM)
         self._process.poll()
         with anyio.move_on_after(GROUP_SECONDS):
-            while self._signal_group(0):
+            while self._signal_group(0):  # noqa: ASYNC110  (nobody tells when a group becomes empty)
                 await anyio.sleep(POLL_SECONDS)
+            return
         self._signal_group(signal.SIGKILL)
 
     async def _exits_within(self, seconds: float) -> bool:
@@ -219,8 +220,8 @@ class Child(DescriptorStream):
 
     def _note_exit(self) -> None:
         """Take over the exit code if there is one. Leaves the child to be reaped, where that is possible."""
-        if self._process.returncode is not None:
-            self.exit_code = self._process.returncode
+        if self._process.returncode is not None or not hasattr(os, "waitid"):  # macOS before Python 3.13
+            self.exit_code = self._process.poll()
             return
         try:
             status = os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)

@@ -26,7 +26,7 @@ from anyio.lowlevel import current_token
 
 from kkrpc_py.transports.ends import Reader, Writer
 
-__all__ = ["ThreadReader", "ThreadWriter", "Worker"]
+__all__ = ["BlockingDescriptor", "ThreadReader", "ThreadWriter", "Worker"]
 
 T = TypeVar("T")
 _Caller: TypeAlias = Callable[[Callable[[], object]], object]
@@ -130,24 +130,49 @@ def _raise(exc: Exception) -> Any:
     raise exc
 
 
-class _Descriptor:
-    """A descriptor that a worker blocks on, and the pipe that ends the worker's waiting."""
+class BlockingDescriptor:
+    """A descriptor that a thread blocks on, and the pipe that ends its waiting."""
 
     def __init__(self, fd: int, event: int) -> None:
         self.fd = fd
+        # What polls as writable takes this much without blocking, if it is a pipe, so that closing gets
+        # through. Anything else gets all in one write, which nobody can write into.
+        self._piece = select.PIPE_BUF if stat.S_ISFIFO(os.fstat(fd).st_mode) else None
         self._stop_read, self._stop_write = os.pipe()
         self._poll = select.poll()
         self._poll.register(self._stop_read, select.POLLIN)
         self._poll.register(fd, event)
 
-    def wait_ready(self) -> bool:
-        """Block until the descriptor is ready, or cannot be polled. False: it is to be closed."""
+    def _is_ready(self) -> bool:
+        """Block until the descriptor is ready, or is known not to be pollable. False: it is to be closed."""
         return all(fd != self._stop_read for fd, _ in self._poll.poll())
 
+    def read(self, max_bytes: int) -> bytes:
+        """What is there, b"" at the end."""
+        while self._is_ready():
+            try:
+                return os.read(self.fd, max_bytes)
+            except BlockingIOError:  # somebody else made the open file non-blocking
+                continue
+            except OSError as exc:
+                if exc.errno == errno.EIO:  # a terminal whose other end is gone
+                    return b""
+                raise
+        return b""
+
+    def write(self, data: bytes) -> None:
+        """Write all of it, unless interrupted."""
+        rest = memoryview(data)
+        while rest and self._is_ready():
+            with contextlib.suppress(BlockingIOError):  # as in `read`
+                rest = rest[os.write(self.fd, rest[: self._piece]) :]
+
     def interrupt(self) -> None:
+        """End the waiting of a read or write, now or to come. Once, from any thread."""
         os.close(self._stop_write)
 
     def close(self) -> None:
+        """Let go of everything, once nobody waits."""
         os.close(self._stop_read)
         os.close(self.fd)
 
@@ -160,7 +185,7 @@ class ThreadReader(Reader):
 
     def __init__(self, fd: int) -> None:
         super().__init__()
-        self._descriptor = _Descriptor(fd, select.POLLIN)
+        self._descriptor = BlockingDescriptor(fd, select.POLLIN)
         self._worker: Worker[bytes] = Worker("kkrpc_py reader")
         self._wanted = _READ_BYTES
 
@@ -170,22 +195,9 @@ class ThreadReader(Reader):
 
     async def wait(self) -> None:
         if not self._worker.busy:
-            self._worker.start(self._read_descriptor)
+            self._worker.start(partial(self._descriptor.read, self._wanted))
         with contextlib.suppress(anyio.ClosedResourceError):
             self.keep(await self._worker.result())
-
-    def _read_descriptor(self) -> bytes:
-        descriptor = self._descriptor
-        while descriptor.wait_ready():
-            try:
-                return os.read(descriptor.fd, self._wanted)
-            except BlockingIOError:  # somebody else made the open file non-blocking
-                continue
-            except OSError as exc:
-                if exc.errno == errno.EIO:  # a terminal whose other end is gone
-                    return b""
-                raise
-        return b""
 
     def close(self) -> None:
         self._descriptor.interrupt()
@@ -193,18 +205,16 @@ class ThreadReader(Reader):
 
 
 class ThreadWriter(Writer):
-    """The writing end of a descriptor that is written by a thread.
+    """The writing end of a descriptor that is written by a thread, which holds `turn` for each write.
 
-    A cancelled send is not undone: its bytes are still written, so that no frame is cut, unless the
+    A cancelled write is not undone: its bytes are still written, so that no frame is cut, unless the
     end is closed first.
     """
 
-    def __init__(self, fd: int) -> None:
-        self._descriptor = _Descriptor(fd, select.POLLOUT)
+    def __init__(self, fd: int, turn: threading.Lock | None = None) -> None:
+        self._descriptor = BlockingDescriptor(fd, select.POLLOUT)
         self._worker: Worker[None] = Worker("kkrpc_py writer")
-        # A pipe that polls as writable takes this much without blocking, so closing gets through.
-        # To a terminal or a file everything goes in one write, which others cannot write into.
-        self._piece = select.PIPE_BUF if stat.S_ISFIFO(os.fstat(fd).st_mode) else None
+        self._turn = turn or threading.Lock()
 
     def write_now(self, data: bytes | memoryview) -> int:
         return 0
@@ -216,10 +226,8 @@ class ThreadWriter(Writer):
         await self._worker.result()
 
     def _write(self, data: bytes) -> None:
-        rest = memoryview(data)
-        while rest and self._descriptor.wait_ready():
-            with contextlib.suppress(BlockingIOError):  # somebody else made the open file non-blocking
-                rest = rest[os.write(self._descriptor.fd, rest[: self._piece]) :]
+        with self._turn:
+            self._descriptor.write(data)
 
     def close(self) -> None:
         self._descriptor.interrupt()
