@@ -2,7 +2,16 @@
 
 from kkrpc_py.channel.call import Call
 from kkrpc_py.channel.channel import RPCChannel
-from kkrpc_py.channel.endpoints import memory_pair, open_process, run_stdio, serve_stdio
+from kkrpc_py.channel.endpoints import (
+    connect_tcp,
+    connect_unix,
+    memory_pair,
+    open_process,
+    run_stdio,
+    serve_stdio,
+    serve_tcp,
+    serve_unix,
+)
 from kkrpc_py.channel.expose import inline, namespace
 from kkrpc_py.channel.interceptors import CallContext, Interceptor, Next
 from kkrpc_py.channel.sink import StreamSink
@@ -38,10 +47,14 @@ __all__ = [
     "RemoteError",
     "StreamCall",
     "StreamSink",
+    "connect_tcp",
+    "connect_unix",
     "inline",
     "memory_pair",
     "namespace",
     "open_process",
     "run_stdio",
     "serve_stdio",
+    "serve_tcp",
+    "serve_unix",
 ]

@@ -10,21 +10,37 @@ import contextlib
 import functools
 import logging
 import os
+import ssl
 import sys
 import threading
-from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
+from typing import Any, TypeAlias
 
 import anyio
+from anyio import TASK_STATUS_IGNORED
+from anyio.abc import ByteStream, TaskStatus
 
 from kkrpc_py.channel.channel import RPCChannel
 from kkrpc_py.errors import ChannelClosed
 from kkrpc_py.limits import Limits
+from kkrpc_py.transports import sockets
 from kkrpc_py.transports.memory import memory_byte_streams
 from kkrpc_py.transports.process import Child, StderrTarget, spawn
 from kkrpc_py.transports.stdio import open_stdio
 
-__all__ = ["memory_pair", "open_process", "run_stdio", "serve_stdio"]
+__all__ = [
+    "connect_tcp",
+    "connect_unix",
+    "memory_pair",
+    "open_process",
+    "run_stdio",
+    "serve_stdio",
+    "serve_tcp",
+    "serve_unix",
+]
+
+Accept: TypeAlias = Callable[[ByteStream], Awaitable[bool]]
+"""Decides whether to serve a connection: False closes it. Addresses are among its extra attributes."""
 
 _log = logging.getLogger("kkrpc_py")
 
@@ -113,6 +129,69 @@ async def _serve(
         await channel.wait_closed()
         if ended is not None:
             ended()
+
+
+@contextlib.asynccontextmanager
+async def connect_tcp(
+    host: str, port: int, *, ssl_context: ssl.SSLContext | None = None, **options: Any
+) -> AsyncGenerator[RPCChannel]:
+    """A channel to a TCP server; with `ssl_context` over TLS. Raises OSError where nobody answers."""
+    async with RPCChannel(
+        await sockets.connect_tcp(host, port, ssl_context=ssl_context), **options
+    ) as channel:
+        yield channel
+
+
+@contextlib.asynccontextmanager
+async def connect_unix(path: str | os.PathLike[str], **options: Any) -> AsyncGenerator[RPCChannel]:
+    """A channel to the server at the Unix socket `path`. Raises OSError where nobody listens."""
+    async with RPCChannel(await sockets.connect_unix(path), **options) as channel:
+        yield channel
+
+
+async def serve_tcp(
+    api: Any,
+    host: str,
+    port: int,
+    *,
+    ssl_context: ssl.SSLContext | None = None,
+    accept: Accept | None = None,
+    task_status: TaskStatus[list[Any]] = TASK_STATUS_IGNORED,
+    **options: Any,
+) -> None:
+    """Serve `api` on TCP until cancelled, a channel for each connection.
+
+    `host` is the address to listen on and has no default; port 0 takes a free one. Started with
+    `TaskGroup.start`, it returns the addresses once it listens. Raises OSError where it cannot.
+    """
+    async with sockets.listen_tcp(host, port, ssl_context=ssl_context) as server:
+        task_status.started(server.addresses)
+        await server.serve(functools.partial(_serve_connection, api, accept, options))
+
+
+async def serve_unix(
+    api: Any,
+    path: str | os.PathLike[str],
+    *,
+    accept: Accept | None = None,
+    task_status: TaskStatus[list[Any]] = TASK_STATUS_IGNORED,
+    **options: Any,
+) -> None:
+    """Serve `api` on a Unix socket until cancelled, a channel for each connection.
+
+    The socket's file can be opened by this user alone, and is removed at the end. Raises OSError
+    where it cannot be made.
+    """
+    async with sockets.listen_unix(path) as server:
+        task_status.started(server.addresses)
+        await server.serve(functools.partial(_serve_connection, api, accept, options))
+
+
+async def _serve_connection(
+    api: Any, accept: Accept | None, options: dict[str, Any], stream: ByteStream
+) -> None:
+    if accept is None or await accept(stream):
+        await _serve(stream, api, **options)
 
 
 @contextlib.asynccontextmanager

@@ -36,6 +36,9 @@ __all__ = ["Codec", "Connection"]
 Codec = Literal["auto", "json", "cbor"]
 
 _NOTHING: frozenset[str] = frozenset()
+_ASKING = frozenset({"request", "construct", "get", "set"})
+_ANSWERING = frozenset({"response", "stream-end", "stream-error"})
+_ERROR_NAME = 100
 
 
 class Connection:
@@ -93,6 +96,11 @@ class Connection:
         return self._agreed
 
     @property
+    def stock(self) -> bool:
+        """The peer is not known to be kkrpc_py."""
+        return self._encoder.stock
+
+    @property
     def pending(self) -> bool:
         """The hello is sent and not answered."""
         return self._encoder.pending
@@ -142,7 +150,8 @@ class Connection:
             event = handlers[type(message)](message, size)
             if event is not None:
                 happened.append(event)
-        if self.outbox.control_size > self.limits.send_max:
+        lost = happened and type(happened[-1]) is ev.Lost
+        if self.outbox.control_size > self.limits.send_max and not lost:
             happened.append(
                 ev.Lost(LimitExceeded("the peer does not read the answers to what it sends (send_max)"))
             )
@@ -163,8 +172,8 @@ class Connection:
     def cancel(self, call: OutgoingCall) -> bool:
         """Stop `call`: this side wants no more of it (CAN-1).
 
-        Returns True where the peer will confirm, by `Stopped` with `cancelled`; otherwise the
-        call is over now, and nothing more is heard of it.
+        Returns True where the peer will confirm, by `Stopped` with `cancelled`. Otherwise nobody
+        need wait; one `Stopped` may still come, when a call that was given up is answered (CAN-6).
         """
         if call.state is CallerState.DONE:
             return False
@@ -176,7 +185,7 @@ class Connection:
         return confirms
 
     def taken(self, call: OutgoingCall, chunks: int, size: int) -> bool:
-        """The application took `chunks` values of `call`, from frames of `size` bytes (CRD-5).
+        """The application took `chunks` values of `call`, one or more, from frames of `size` bytes (CRD-5).
 
         Returns True where a grant was put out for the peer.
         """
@@ -216,10 +225,18 @@ class Connection:
         return ev.Settled()
 
     def _on_opened(self, message: m.StreamOpened, size: int) -> ev.Event | None:
-        call = self.outgoing.get(message.id)
-        if call is not None and call.agreed and self._agreed and hi.CREDIT in self._agreed:
+        if message.id == self._hello_id:
+            self._put(m.StreamCancel(message.id))
+            return self._on_hello_answer(None)
+        return self._answered(message.id, CallerEvent.OPENED, self._opened)
+
+    def _opened(self, call: OutgoingCall) -> ev.Event:
+        # What is in force for the stream is decided here, once, for both ends alike (HEL-5).
+        features = self._agreed if call.agreed and self._agreed is not None else None
+        call.agreed = features is not None
+        if features is not None and hi.CREDIT in features:
             call.window = ReceiveWindow(self.limits.stream_buffer)
-        return self._answered(message.id, CallerEvent.OPENED, ev.Opened)
+        return ev.Opened(call)
 
     def _on_chunks(self, message: m.Chunks, size: int) -> ev.Event | None:
         call = self.outgoing.get(message.id)
@@ -230,6 +247,7 @@ class Connection:
             values = message.values
             if call.window is not None:
                 if not call.window.arrived(len(values), size):
+                    self.violations += 1
                     return self._refuse_stream(
                         call, ProtocolError("the peer sent more chunks than it had credit for")
                     )
@@ -245,7 +263,6 @@ class Connection:
         )
 
     def _refuse_stream(self, call: OutgoingCall, error: KkrpcError) -> ev.Event:
-        self.violations += 1
         self.cancel(call)
         return ev.Failed(call, error)
 
@@ -292,9 +309,11 @@ class Connection:
 
     def fail(self, call: IncomingCall, error: ErrorValue) -> None:
         """The handler, or the producer, raised (CALL-4, STR-4)."""
-        streaming = call.state in (CalleeState.STREAMING, CalleeState.STOPPING_STREAM)
-        frame = self._encode_error(call.id, error, streaming)
+        forgotten = call.state is CalleeState.STOPPING_STREAM and hi.CANCEL not in call.features
         self._step_callee(call, CalleeEvent.RAISE)
+        if forgotten:
+            return  # the caller has forgotten the id (CAN-2)
+        frame = self._encode_error(call.id, error, call.lane is not None)
         if call.lane is not None:
             self.outbox.put_in(call.lane, frame)
         else:
@@ -377,17 +396,13 @@ class Connection:
 
     def _on_request(self, message: m.Request, size: int) -> ev.Event | None:
         id, method = message.id, message.method
+        if id in self.incoming:
+            return self._in_use(id)
         if method == hi.METHOD:
             return self._on_hello(message)
-        call = self.incoming.get(id) if id is not None else None
-        if call is not None:
-            # Any answer would be taken for the running call's.
-            self._step_callee(call, CalleeEvent.REQUEST)
-            return self._violation(f"a request under the id {id!r}, which is in use")
         if len(self.incoming) + self._anonymous >= self.limits.calls:
-            self.violations += 1
             self._put(m.Failure(id, error_to_wire(LimitExceeded("too many calls at once (calls)"))))
-            return None
+            return self._violation("more calls at once than Limits.calls")
         call = IncomingCall(id, method, self._agreed if self._agreed is not None else _NOTHING)
         if id is None:
             self._anonymous += 1
@@ -406,12 +421,17 @@ class Connection:
         self._agree(theirs)
         return ev.Settled()
 
-    def _on_construct(self, message: m.Construct, size: int) -> None:
-        self._refuse(message.id, f"{message.method} is not a constructor function")
+    def _in_use(self, id: m.Id) -> ev.Event:
+        """A question under the id of a running call: any answer would be taken for that call's (MSG-3)."""
+        self._step_callee(self.incoming[id], CalleeEvent.REQUEST)
+        return self._violation(f"a request under the id {id!r}, which is in use")
 
-    def _on_property(self, message: m.Get | m.Set, size: int) -> None:
+    def _on_construct(self, message: m.Construct, size: int) -> ev.Event | None:
+        return self._refuse(message.id, f"{message.method} is not a constructor function")
+
+    def _on_property(self, message: m.Get | m.Set, size: int) -> ev.Event | None:
         first = message.path[0] if message.path else ""
-        self._refuse(message.id, f"Property path {'.'.join(message.path)} not found at {first}")
+        return self._refuse(message.id, f"Property path {'.'.join(message.path)} not found at {first}")
 
     def _on_callback(self, message: m.Callback, size: int) -> ev.Event | None:
         return self._violation(f"a call of the unknown callback {message.callback_id!r}")
@@ -428,24 +448,41 @@ class Connection:
 
     def _on_ack(self, message: m.StreamAck, size: int) -> ev.Event | None:
         call = self.incoming.get(message.id)
-        if call is None:
-            return None  # it crossed the end (CRD-6)
+        if call is None or hi.CREDIT not in call.features:
+            return None  # it crossed the end, or means nothing here (CRD-6)
         match self._step_callee(call, CalleeEvent.ACK):
-            case Do.GRANT if call.window is not None:
+            case Do.GRANT:
+                assert call.window is not None
                 call.window.grant(message.chunks, message.bytes)
                 return ev.Credited(call)
             case Do.VIOLATION:
                 return self._violation(f"an acknowledgement for {call.method!r}, which is no stream")
         return None
 
+    # What cannot be read -------------------------------------------------------------------
+
     def _on_malformed(self, message: m.Malformed, size: int) -> ev.Event | None:
-        if message.type in ("request", "construct", "get", "set"):
-            self._refuse(message.id, message.reason)
-        elif message.type in ("response", "stream-chunk", "stream-end", "stream-error"):
-            call = self.outgoing.get(message.id) if message.id is not None else None
-            if call is not None and call.state in (CallerState.WAITING, CallerState.OPEN):
-                return self._refuse_stream(call, ProtocolError(f"malformed {message.type}: {message.reason}"))
-        return self._violation(f"malformed {message.type}: {message.reason}")
+        """What becomes of a message whose fields are not what its type demands (MSG-4)."""
+        reason = f"malformed {message.type}: {message.reason}"
+        if message.type in _ASKING:
+            return self._refuse(message.id, message.reason) or self._violation(reason)
+        event = self._violation(reason)
+        if message.id is None:
+            return event
+        if message.type == "response" and message.id == self._hello_id:
+            return self._on_hello_answer(None)
+        call = self.outgoing.get(message.id)
+        if call is None:
+            return event
+        if message.type in _ANSWERING:
+            # The peer has said its last word on the call, whatever the word was.
+            if self._step_caller(call, CallerEvent.UNREADABLE) is Do.CONFIRM:
+                return ev.Stopped(call, None, True)
+            self._put(m.StreamCancel(call.id))
+            return ev.Failed(call, ProtocolError(reason))
+        if message.type == "stream-chunk" and call.state in (CallerState.WAITING, CallerState.OPEN):
+            return self._refuse_stream(call, ProtocolError(reason))
+        return event
 
     # What both share -----------------------------------------------------------------------
 
@@ -469,8 +506,11 @@ class Connection:
         self.violations += 1
         return ev.Violated(reason)
 
-    def _refuse(self, id: m.Id | None, text: str) -> None:
-        self._put(m.Failure(id, ErrorValue("Error", text, bare=True)))
+    def _refuse(self, id: m.Id | None, text: str) -> ev.Event | None:
+        if id in self.incoming:
+            return self._in_use(id)
+        self.outbox.put(self._encode_error(id, ErrorValue("Error", text, bare=True), False))
+        return None
 
     def _new_id(self) -> m.Id:
         self._next_id += 1
@@ -486,7 +526,10 @@ class Connection:
         try:
             return self._encoder.encode(message(error))
         except (NotSerializable, LimitExceeded):
-            return self._encoder.encode(message(ErrorValue(error.name, "the error's details cannot be sent")))
+            name = error.name[:_ERROR_NAME]
+            return self._encoder.encode(
+                message(ErrorValue(name, "the error's details cannot be sent", bare=error.bare))
+            )
 
 
 def _value_or_none(value: Any) -> Any:

@@ -31,7 +31,10 @@ def read_hello(payload: Any) -> frozenset[str] | None:
 
     A feature or field that this side does not know is no error: it belongs to a later version.
     """
-    if not isinstance(payload, dict) or type(payload.get("protocol")) is not int:
+    if not isinstance(payload, dict):
+        return None
+    protocol = payload.get("protocol")
+    if type(protocol) is not int or protocol != _PROTOCOL:
         return None
     features = payload.get("features")
     if not isinstance(features, list):

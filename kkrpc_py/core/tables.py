@@ -44,6 +44,8 @@ class CallerEvent(enum.IntEnum):
     CHUNKS = enum.auto()
     END = enum.auto()
     STREAM_FAILURE = enum.auto()
+    UNREADABLE = enum.auto()
+    """A malformed answer, end or stream error: the peer is done with the call (MSG-4)."""
     CANCEL = enum.auto()
     """This side wants no more, and the peer answers cancels (the feature `cancel`)."""
     STOCK_CANCEL = enum.auto()
@@ -119,6 +121,7 @@ def _caller() -> dict[tuple[CallerState, CallerEvent], CallerRow]:
         (s.WAITING, e.CHUNKS): (s.WAITING, Do.VIOLATION),
         (s.WAITING, e.END): (s.WAITING, Do.VIOLATION),
         (s.WAITING, e.STREAM_FAILURE): (s.WAITING, Do.VIOLATION),
+        (s.WAITING, e.UNREADABLE): (s.DONE, Do.SEND),
         (s.WAITING, e.CANCEL): (s.CANCELLING, Do.SEND),
         (s.WAITING, e.STOCK_CANCEL): (s.GIVEN_UP, Do.IGNORE),
         (s.WAITING, e.CANCEL_AGREED): (s.WAITING, Do.IGNORE),
@@ -128,17 +131,16 @@ def _caller() -> dict[tuple[CallerState, CallerEvent], CallerRow]:
         (s.OPEN, e.CHUNKS): (s.OPEN, Do.DELIVER),
         (s.OPEN, e.END): (s.DONE, Do.DELIVER),
         (s.OPEN, e.STREAM_FAILURE): (s.DONE, Do.DELIVER),
+        (s.OPEN, e.UNREADABLE): (s.DONE, Do.SEND),
         (s.OPEN, e.CANCEL): (s.CANCELLING, Do.SEND),
         (s.OPEN, e.STOCK_CANCEL): (s.DONE, Do.SEND),
-        (s.OPEN, e.CANCEL_AGREED): (s.OPEN, Do.IGNORE),
         (s.CANCELLING, e.RESULT): (s.DONE, Do.CONFIRM),
         (s.CANCELLING, e.FAILURE): (s.DONE, Do.CONFIRM),
         (s.CANCELLING, e.OPENED): (s.CANCELLING, Do.IGNORE),
         (s.CANCELLING, e.CHUNKS): (s.CANCELLING, Do.IGNORE),
         (s.CANCELLING, e.END): (s.DONE, Do.CONFIRM),
         (s.CANCELLING, e.STREAM_FAILURE): (s.DONE, Do.CONFIRM),
-        (s.CANCELLING, e.CANCEL): (s.CANCELLING, Do.IGNORE),
-        (s.CANCELLING, e.CANCEL_AGREED): (s.CANCELLING, Do.IGNORE),
+        (s.CANCELLING, e.UNREADABLE): (s.DONE, Do.CONFIRM),
         (s.GIVEN_UP, e.RESULT): (s.DONE, Do.CONFIRM),
         (s.GIVEN_UP, e.FAILURE): (s.DONE, Do.CONFIRM),
         # Only now is there something that a stock peer can be told to stop.
@@ -146,6 +148,7 @@ def _caller() -> dict[tuple[CallerState, CallerEvent], CallerRow]:
         (s.GIVEN_UP, e.CHUNKS): (s.GIVEN_UP, Do.VIOLATION),
         (s.GIVEN_UP, e.END): (s.GIVEN_UP, Do.VIOLATION),
         (s.GIVEN_UP, e.STREAM_FAILURE): (s.GIVEN_UP, Do.VIOLATION),
+        (s.GIVEN_UP, e.UNREADABLE): (s.DONE, Do.CONFIRM),
         (s.GIVEN_UP, e.STOCK_CANCEL): (s.GIVEN_UP, Do.IGNORE),
         (s.GIVEN_UP, e.CANCEL_AGREED): (s.CANCELLING, Do.SEND),
     }
