@@ -11,7 +11,7 @@ import functools
 import logging
 from collections.abc import Awaitable, Callable, Sequence
 from types import TracebackType
-from typing import Any
+from typing import Any, TypedDict
 
 import anyio
 from anyio.abc import ByteReceiveStream, TaskGroup
@@ -30,7 +30,7 @@ from kkrpc_py.core.connection import Codec, Connection
 from kkrpc_py.errors import ChannelClosed, ErrorValue, KkrpcError
 from kkrpc_py.limits import Limits
 
-__all__ = ["RPCChannel"]
+__all__ = ["ConnectOptions", "RPCChannel", "ServeOptions"]
 
 _log = logging.getLogger("kkrpc_py")
 
@@ -42,6 +42,24 @@ _FEW_CALLS = 2
 _STOCK_READ = 1 << 16
 _JOINED_BYTES = 1 << 16
 """Frames up to this size are joined into one write; larger ones are not worth the copy."""
+
+
+class ServeOptions(TypedDict, total=False):
+    """The keyword options of `RPCChannel` that every way to a channel takes as well."""
+
+    interceptors: Sequence[Interceptor]
+    timeout: float | None
+    codec: Codec
+    hello: bool
+    limits: Limits | None
+    tracebacks: bool
+    passthrough: Callable[[bytes], None] | None
+
+
+class ConnectOptions(ServeOptions, total=False):
+    """The same for the side that connects, which may expose something too."""
+
+    expose: Any
 
 
 class RPCChannel:

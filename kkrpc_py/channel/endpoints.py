@@ -14,13 +14,13 @@ import ssl
 import sys
 import threading
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, Unpack
 
 import anyio
 from anyio import TASK_STATUS_IGNORED
 from anyio.abc import ByteStream, TaskStatus
 
-from kkrpc_py.channel.channel import RPCChannel
+from kkrpc_py.channel.channel import ConnectOptions, RPCChannel, ServeOptions
 from kkrpc_py.errors import ChannelClosed
 from kkrpc_py.limits import Limits
 from kkrpc_py.transports import sockets
@@ -57,7 +57,7 @@ async def open_process(
     env: Mapping[str, str] | None = None,
     cwd: str | os.PathLike[str] | None = None,
     stderr: StderrTarget = "log",
-    **options: Any,
+    **options: Unpack[ConnectOptions],
 ) -> AsyncGenerator[RPCChannel]:
     """Start a child process, and talk with it over its stdin and stdout.
 
@@ -82,7 +82,7 @@ async def _describe_exit(child: Child, error: ChannelClosed) -> ChannelClosed:
     return ChannelClosed(message, exit_code=child.exit_code, stderr_tail=child.stderr_tail)
 
 
-async def serve_stdio(api: Any, **options: Any) -> None:
+async def serve_stdio(api: Any, **options: Unpack[ServeOptions]) -> None:
     """Serve `api` to the parent process over this process's stdin and stdout, until it closes them.
 
     Moves the protocol off the descriptors 0 and 1 first: what is printed goes to stderr.
@@ -90,7 +90,7 @@ async def serve_stdio(api: Any, **options: Any) -> None:
     await _serve(open_stdio(), api, preamble=_PREAMBLE, **options)
 
 
-def run_stdio(api: Any, *, backend: str = "asyncio", **options: Any) -> None:
+def run_stdio(api: Any, *, backend: str = "asyncio", **options: Unpack[ServeOptions]) -> None:
     """Serve `api` to the parent process, and return when it has closed the connection.
 
     The entry point of a child. A handler that does not end with the connection, such as a blocked
@@ -120,10 +120,15 @@ def _exit_after(seconds: float) -> None:
 
 
 async def _serve(
-    stream: Any, api: Any, *, preamble: bytes = b"", ended: Callable[[], None] | None = None, **options: Any
+    stream: Any,
+    api: Any,
+    *,
+    preamble: bytes = b"",
+    ended: Callable[[], None] | None = None,
+    **options: Unpack[ServeOptions],
 ) -> None:
-    options.setdefault("hello", False)
-    channel = RPCChannel(stream, expose=api, **options)
+    settings: ServeOptions = {"hello": False, **options}
+    channel = RPCChannel(stream, expose=api, **settings)
     channel.begin_with(preamble)
     async with channel:
         await channel.wait_closed()
@@ -133,7 +138,7 @@ async def _serve(
 
 @contextlib.asynccontextmanager
 async def connect_tcp(
-    host: str, port: int, *, ssl_context: ssl.SSLContext | None = None, **options: Any
+    host: str, port: int, *, ssl_context: ssl.SSLContext | None = None, **options: Unpack[ConnectOptions]
 ) -> AsyncGenerator[RPCChannel]:
     """A channel to a TCP server; with `ssl_context` over TLS. Raises OSError where nobody answers."""
     async with RPCChannel(
@@ -143,7 +148,9 @@ async def connect_tcp(
 
 
 @contextlib.asynccontextmanager
-async def connect_unix(path: str | os.PathLike[str], **options: Any) -> AsyncGenerator[RPCChannel]:
+async def connect_unix(
+    path: str | os.PathLike[str], **options: Unpack[ConnectOptions]
+) -> AsyncGenerator[RPCChannel]:
     """A channel to the server at the Unix socket `path`. Raises OSError where nobody listens."""
     async with RPCChannel(await sockets.connect_unix(path), **options) as channel:
         yield channel
@@ -157,7 +164,7 @@ async def serve_tcp(
     ssl_context: ssl.SSLContext | None = None,
     accept: Accept | None = None,
     task_status: TaskStatus[list[Any]] = TASK_STATUS_IGNORED,
-    **options: Any,
+    **options: Unpack[ServeOptions],
 ) -> None:
     """Serve `api` on TCP until cancelled, a channel for each connection.
 
@@ -175,7 +182,7 @@ async def serve_unix(
     *,
     accept: Accept | None = None,
     task_status: TaskStatus[list[Any]] = TASK_STATUS_IGNORED,
-    **options: Any,
+    **options: Unpack[ServeOptions],
 ) -> None:
     """Serve `api` on a Unix socket until cancelled, a channel for each connection.
 
@@ -188,7 +195,7 @@ async def serve_unix(
 
 
 async def _serve_connection(
-    api: Any, accept: Accept | None, options: dict[str, Any], stream: ByteStream
+    api: Any, accept: Accept | None, options: ServeOptions, stream: ByteStream
 ) -> None:
     if accept is None or await accept(stream):
         await _serve(stream, api, **options)
@@ -196,7 +203,7 @@ async def _serve_connection(
 
 @contextlib.asynccontextmanager
 async def memory_pair(
-    api_a: Any = None, api_b: Any = None, **options: Any
+    api_a: Any = None, api_b: Any = None, **options: Unpack[ServeOptions]
 ) -> AsyncGenerator[tuple[RPCChannel, RPCChannel]]:
     """Two linked channels in one event loop: `a` exposes `api_a` and calls `api_b`, `b` the other way."""
     stream_a, stream_b = memory_byte_streams()
