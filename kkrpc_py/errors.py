@@ -229,6 +229,13 @@ def error_to_wire(exc: BaseException, *, with_traceback: bool = False) -> ErrorV
     Name, message, public attributes and explicit cause; the traceback only if asked for. A
     `RemoteError` that a handler lets through keeps its original name and fields.
     """
+    try:
+        return _described(exc, with_traceback)
+    except Exception:  # it is the exception's own code that runs here: `__str__`, properties
+        return ErrorValue(type(exc).__name__, "the error's own text cannot be had")
+
+
+def _described(exc: BaseException, with_traceback: bool) -> ErrorValue:
     if isinstance(exc, MethodNotFound):
         return ErrorValue("MethodNotFound", exc.message, bare=True)
     stack = "".join(_traceback.format_exception(exc)) if with_traceback else None

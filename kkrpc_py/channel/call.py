@@ -82,6 +82,14 @@ async def invoke(host: CallHost, method: str, args: list[Any]) -> Any:
     caller that stops waiting cancels the call.
     """
     host.check_open()
+    if host.timeout is None:
+        return await _exchange(host, method, args)
+    with anyio.move_on_after(host.timeout):
+        return await _exchange(host, method, args)
+    raise CallTimeout(method, host.timeout)
+
+
+async def _exchange(host: CallHost, method: str, args: list[Any]) -> Any:
     if host.congested:
         await host.clear()
         host.check_open()
@@ -97,22 +105,12 @@ async def invoke(host: CallHost, method: str, args: list[Any]) -> Any:
         call = connection.call(method, args, pending)
     host.kick()
     try:
-        if host.timeout is None:
-            return await pending.answer()
-        return await _answer_in_time(pending, call, host.timeout)
-    except KkrpcError as exc:
-        if isinstance(exc, CallTimeout):
-            _abandon(host, call, pending)
+        return await pending.answer()
+    except KkrpcError:  # the answer
         raise
     except BaseException:
         _abandon(host, call, pending)
         raise
-
-
-async def _answer_in_time(pending: PendingCall, call: OutgoingCall, seconds: float) -> Any:
-    with anyio.move_on_after(seconds):
-        return await pending.answer()
-    raise CallTimeout(call.method, seconds)
 
 
 def _abandon(host: CallHost, call: OutgoingCall, pending: PendingCall) -> None:

@@ -146,6 +146,7 @@ class RPCChannel:
         Returns after `Limits.hello_seconds` at the latest: a stock peer may never say. Raises
         ChannelClosed.
         """
+        self._check_entered()
         await self.settled()
         self.check_open()
 
@@ -156,10 +157,12 @@ class RPCChannel:
 
     async def wait_closed(self) -> None:
         """Wait until the channel is closed, by whichever side, and its handlers have been stopped."""
+        self._check_entered()
         await self._stopped_event.wait()
 
     async def aclose(self) -> None:
         """Close the channel from inside its block: what is pending fails with ChannelClosed."""
+        self._check_entered()
         await self._shut()
 
     # Life ----------------------------------------------------------------------------------
@@ -451,10 +454,13 @@ class RPCChannel:
             await event.wait()
 
     def check_open(self) -> None:
-        if not self._entered:
-            raise RuntimeError("enter the channel first: `async with channel:`")
+        self._check_entered()
         if self._error is not None:
             raise self._closed_error()
+
+    def _check_entered(self) -> None:
+        if not self._entered:
+            raise RuntimeError("enter the channel first: `async with channel:`")
 
     async def settled(self) -> None:
         if self.connection.pending:

@@ -237,6 +237,12 @@ class CallTask:
     async def _answer_error(self, exc: BaseException) -> None:
         call, host = self.call, self.host
         assert self.scope is not None
+        if call.done():
+            # What a layer of the onion raised while it was closed, after the answer.
+            if not isinstance(exc, Exception):
+                raise exc
+            _log.error("cleaning up after %r failed", call.method, exc_info=exc)
+            return
         cancelled = isinstance(exc, anyio.get_cancelled_exc_class())
         if isinstance(exc, KeyboardInterrupt):
             host.crash(exc)
@@ -319,6 +325,8 @@ class _InlineGenerator:
         except StopIteration as stop:
             self.result = stop.value
             raise StopAsyncIteration from None
+        except StopAsyncIteration as exc:  # it would look like the end
+            raise RuntimeError("the generator raised StopAsyncIteration") from exc
 
     async def aclose(self) -> None:
         self._generator.close()

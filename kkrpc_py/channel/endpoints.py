@@ -96,7 +96,13 @@ def run_stdio(api: Any, *, backend: str = "asyncio", **options: Unpack[ServeOpti
     The entry point of a child. A handler that does not end with the connection, such as a blocked
     `def`, is left behind: the process ends once the bounds of `Limits` for its cleanup are over.
     """
-    stream = open_stdio()
+    run_stream(open_stdio(), api, backend=backend, **options)
+
+
+def run_stream(
+    stream: ByteStream, api: Any, *, backend: str = "asyncio", **options: Unpack[ServeOptions]
+) -> None:
+    """The same over stdio that `open_stdio` has opened, before the code that makes `api` was imported."""
     limits: Limits = options.get("limits") or Limits()
 
     async def serve() -> None:

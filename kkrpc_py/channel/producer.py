@@ -109,7 +109,10 @@ class Producer:
         batch = self._batch
         append = batch.append
         for _ in range(min(self._call.room, self._fitting) - len(batch)):
-            step = advance()
+            try:
+                step = advance()
+            except StopAsyncIteration:
+                return _ENDED
             try:
                 trap = step.send(None)
             except StopIteration as stop:

@@ -194,6 +194,8 @@ class ThreadedGenerator:
             except StopIteration as stop:
                 self.result = stop.value
                 return
+            except StopAsyncIteration as exc:  # it would look like the end
+                raise RuntimeError("the generator raised StopAsyncIteration") from exc
             with self._lock:
                 self._values.append(value)
             if self._changed is not None:

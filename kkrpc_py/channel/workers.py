@@ -132,6 +132,11 @@ class WorkerPool:
                     worker.wake = anyio.Event()
                     self._idle.append(worker)
                     await worker.wake.wait()
+        except anyio.get_cancelled_exc_class():
+            # Aimed at this task by a handler that has answered since (`task.cancel()` on asyncio):
+            # the worker ends, and nobody else is concerned.
+            if worker.scope.cancel_called:
+                raise
         finally:
             self._workers.discard(worker)
             self._wake()

@@ -60,6 +60,10 @@ class IncomingCall:
         """The peer has cancelled this call."""
         return self.state in (CalleeState.STOPPING_CALL, CalleeState.STOPPING_STREAM)
 
+    def done(self) -> bool:
+        """It is answered to the end."""
+        return self.state is CalleeState.DONE
+
     @property
     def room(self) -> int:
         """Values that the next chunk message may hold; 0: the credit is used up."""

@@ -140,13 +140,14 @@ class Encoder:
         """The line of a JSON text.
 
         kkrpc drops a read of white space alone. Its pipe hands out 65,536 bytes at a time, so the
-        line feed of a line of that size comes alone and is lost; a blank keeps it company.
+        line feed of a line of that size comes alone and is lost; so would a blank before it. A blank
+        before the closing brace leaves the brace to keep it company.
         """
-        end = b"\n" if not self.stock or len(text) % _STOCK_READ else b" \n"
-        size = len(text) + len(end) - 1
-        if size > self._limit:
-            raise self._too_large(size)
-        return text + end
+        if self.stock and not len(text) % _STOCK_READ:
+            text = text[:-1] + b" }"
+        if len(text) > self._limit:
+            raise self._too_large(len(text))
+        return text + b"\n"
 
     def _too_large(self, size: int) -> LimitExceeded:
         return LimitExceeded(f"the message takes {size} bytes; Limits.frame is {self._limit}")
