@@ -40,7 +40,9 @@ class Kind(enum.Enum):
 
 
 Frame: TypeAlias = (
-    tuple[Literal[Kind.JSON, Kind.CBOR], bytes, int] | tuple[Literal[Kind.OTHER], Noise | Broken, int]
+    tuple[Literal[Kind.JSON], bytes, int]
+    | tuple[Literal[Kind.CBOR], bytes, int]
+    | tuple[Literal[Kind.OTHER], Noise | Broken, int]
 )
 """Kind, content, and size in bytes: the whole line without its line feed, or the CBOR payload."""
 

@@ -233,7 +233,10 @@ def test_toward_a_stock_peer_lines_are_ascii_in_utf_16_escapes() -> None:
 
 @pytest.mark.parametrize("size", [65_535, 65_536, 65_537, 131_071, 131_072, 196_608])
 def test_toward_a_stock_peer_no_line_has_a_length_of_a_multiple_of_65536(size: int) -> None:
-    """FRM-10, the README's first rule for writers: a line and its line feed in one piece, padded."""
+    """FRM-10: a line and its line feed in one piece; padded where the padding does not end the line.
+
+    The line feed of such a line comes alone in a read, and kkrpc drops a read of white space alone.
+    """
     empty = len(encoder("json", stock=True).encode(Result("a", ""))) - 1
     message = Result("a", "x" * (size - empty))
     line = encoder("json", stock=True).encode(message)

@@ -242,7 +242,7 @@ TABLE: list[tuple[Any, Any, Any]] = [
             msgspec.Raw(b"1"), msgspec.msgpack.Ext(1, b""), {"k": MyInt(1)}, {MyStr("k"): 1},
             [[Colour.RED]], (Point(1),), {Word.A}, {"a": {"b": CYCLE}}, CYCLE, DEEP,
         )
-        ],
+    ],
 ]  # fmt: skip
 
 
