@@ -165,7 +165,8 @@ class DescriptorStream(ByteStream):
     """Reads one descriptor and writes another, or the same one. Owns and closes both.
 
     One task receives and one sends at a time; all of it in one event loop, which the constructor does
-    not need yet. `inherited` says that others may share the open files (decision 0101). `enlarge` names
+    not need yet. `inherited` says that others may share the open files (decision 0101); those that are
+    not are pipes or sockets. `enlarge` names
     the direction whose pipe is to hold `PIPE_BYTES`. `turn` is held during each send, so that others
     who write to the same place take it in between. Both descriptors are closed if this raises.
     """
@@ -187,11 +188,11 @@ class DescriptorStream(ByteStream):
             self._one_socket = _same_socket(read_fd, write_fd)
             if enlarge is not None:
                 enlarge_pipe(read_fd if enlarge == "read" else write_fd)
-            reader = _inherited_reader(read_fd) if inherited else PipeReader(read_fd)
+            reader = _inherited_reader(read_fd) if inherited else _own_reader(read_fd)
             on_failure.pop_all()
             on_failure.callback(os.close, write_fd)
             on_failure.callback(reader.close)
-            writer = _inherited_writer(write_fd, turn) if inherited else PipeWriter(write_fd)
+            writer = _inherited_writer(write_fd, turn) if inherited else _own_writer(write_fd)
             on_failure.pop_all()
         self.receiver = DescriptorReceiveStream(reader)
         self.sender = DescriptorSendStream(writer)
@@ -257,11 +258,21 @@ def enlarge_pipe(fd: int) -> None:
                 fcntl.fcntl(fd, fcntl.F_SETPIPE_SZ, PIPE_BYTES)
 
 
+def _own_reader(fd: int) -> Reader:
+    is_socket = stat.S_ISSOCK(os.fstat(fd).st_mode)
+    return SocketReader(fd, shared=False) if is_socket else PipeReader(fd)
+
+
+def _own_writer(fd: int) -> Writer:
+    is_socket = stat.S_ISSOCK(os.fstat(fd).st_mode)
+    return SocketWriter(fd, shared=False) if is_socket else PipeWriter(fd)
+
+
 def _inherited_reader(fd: int) -> Reader:
     mode = os.fstat(fd).st_mode
     if stat.S_ISFIFO(mode) and (own := _reopen(fd, os.O_RDONLY)) is not None:
         return PipeReader(own)
-    return SocketReader(fd) if _is_pollable_socket(mode) else ThreadReader(fd)
+    return SocketReader(fd, shared=True) if _is_pollable_socket(mode) else ThreadReader(fd)
 
 
 def _inherited_writer(fd: int, turn: threading.Lock | None) -> Writer:
@@ -270,7 +281,7 @@ def _inherited_writer(fd: int, turn: threading.Lock | None) -> Writer:
     mode = os.fstat(fd).st_mode
     if stat.S_ISFIFO(mode) and (own := _reopen(fd, os.O_WRONLY)) is not None:
         return PipeWriter(own)
-    return SocketWriter(fd) if _is_pollable_socket(mode) else ThreadWriter(fd)
+    return SocketWriter(fd, shared=True) if _is_pollable_socket(mode) else ThreadWriter(fd)
 
 
 def _is_pollable_socket(mode: int) -> bool:

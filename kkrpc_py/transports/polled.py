@@ -1,7 +1,7 @@
-"""Ends of descriptors that an event loop waits for: pipes of our own, inherited stream sockets.
+"""Ends of descriptors that an event loop waits for: pipes of our own, and stream sockets.
 
 Owns non-blocking reading and writing. A pipe given to these ends is made non-blocking: its open file
-must belong to us alone. Sockets keep the flags that they share with others.
+must belong to us alone. Sockets that are shared keep their flags.
 """
 
 from __future__ import annotations
@@ -151,11 +151,11 @@ class PipeReader(_PolledReader):
 
 
 class SocketReader(_PolledReader):
-    """The reading end of a stream socket whose open file others share."""
+    """The reading end of a stream socket, whose open file is `shared` with others or not."""
 
-    def __init__(self, fd: int) -> None:
-        self._epoll = _epoll(fd, select.EPOLLIN)
-        super().__init__(self._epoll.fileno())
+    def __init__(self, fd: int, *, shared: bool) -> None:
+        self._epoll = _epoll(fd, select.EPOLLIN) if shared else None
+        super().__init__(fd if self._epoll is None else self._epoll.fileno())
         self._socket = _adopt(fd)
 
     def _read_descriptor(self, max_bytes: int) -> bytes:
@@ -163,7 +163,8 @@ class SocketReader(_PolledReader):
 
     def close(self) -> None:
         super().close()
-        self._epoll.close()
+        if self._epoll is not None:
+            self._epoll.close()
         self._socket.close()
 
 
@@ -232,11 +233,11 @@ class PipeWriter(_PolledWriter):
 
 
 class SocketWriter(_PolledWriter):
-    """The writing end of a stream socket whose open file others share."""
+    """The writing end of a stream socket, whose open file is `shared` with others or not."""
 
-    def __init__(self, fd: int) -> None:
-        self._epoll = _epoll(fd, select.EPOLLOUT)
-        super().__init__(self._epoll.fileno())
+    def __init__(self, fd: int, *, shared: bool) -> None:
+        self._epoll = _epoll(fd, select.EPOLLOUT) if shared else None
+        super().__init__(fd if self._epoll is None else self._epoll.fileno())
         self._socket = _adopt(fd)
 
     def write_now(self, data: bytes | memoryview) -> int:
@@ -254,7 +255,10 @@ class SocketWriter(_PolledWriter):
             return 0
 
     async def _wait(self) -> None:
-        await anyio.wait_readable(self._poll_fd)
+        if self._epoll is None:
+            await anyio.wait_writable(self._poll_fd)
+        else:
+            await anyio.wait_readable(self._poll_fd)
 
     def shut_down(self) -> None:
         """End this direction for everybody who shares the socket."""
@@ -263,7 +267,8 @@ class SocketWriter(_PolledWriter):
 
     def close(self) -> None:
         super().close()
-        self._epoll.close()
+        if self._epoll is not None:
+            self._epoll.close()
         self._socket.close()
 
 

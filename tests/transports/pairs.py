@@ -136,7 +136,6 @@ PAIRS: dict[str, PairMaker] = {
 }
 # A terminal has no end that one side can set: hanging up is all there is.
 HALF_CLOSING = [name for name in PAIRS if name != "terminal"]
-OURS = [name for name in PAIRS if name not in {"tcp", "unix"}]
 
 
 def open_descriptors() -> set[str]:

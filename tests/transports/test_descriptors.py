@@ -244,7 +244,7 @@ async def test_a_write_leaves_no_line_end_alone() -> None:
                             missing = already + length
                             while missing:
                                 await anyio.wait_readable(read_fd)
-                                missing -= len(os.read(read_fd, 65536 if missing > 65536 else missing))
+                                missing -= len(os.read(read_fd, min(missing, 65536)))
                 os.close(read_fd)
 
 
