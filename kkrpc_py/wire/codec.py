@@ -56,7 +56,7 @@ class Encoder:
 
         `NotSerializable` if a value cannot be sent unchanged, `LimitExceeded` if the frame would
         be larger than `Limits.frame`; nothing else. What the peer reads is what was given, but for
-        the mappings that docs/values.md lists.
+        the mappings that section 4 of spec/protocol.md names.
         """
         try:
             return self._encode(message)
@@ -77,27 +77,22 @@ class Encoder:
             return self._json(message, with_bytes=True)
         try:
             return self._json(message, with_bytes=False, drop=False)
-        except NotSerializable:
-            return self._beyond_json(message)
+        except NotSerializable as refusal:
+            return self._beyond_json(message, refusal)
 
-    def _beyond_json(self, message: Message) -> bytes:
+    def _beyond_json(self, message: Message, by_json: NotSerializable) -> bytes:
         """The value is not JSON's, or holds bytes, which CBOR carries at a fraction of the size."""
         try:
             frame = self._cbor_frame(message)
-        except NotSerializable as refusal:
+        except NotSerializable as by_cbor:
             # Bytes beside text that is no Unicode: kkrpc's form of bytes is the only one left.
             try:
                 return self._json(message, with_bytes=True)
             except NotSerializable:
-                raise refusal from None
+                raise by_cbor from None
         if self.cbor:
             return frame
-        try:
-            self._json(message, with_bytes=False)
-        except NotSerializable as refusal:
-            reason = refusal.reason
-            raise NotSerializable(refusal.type_name, refusal.path, reason, needs_cbor=True) from None
-        return frame
+        raise NotSerializable(by_json.type_name, by_json.path, by_json.reason, needs_cbor=True) from None
 
     def _cbor_frame(self, message: Message) -> bytes:
         payload = self._cbor_payload(message)

@@ -107,7 +107,7 @@ class Framer:
                     at = self._head(data, at, frames)
                 case _State.PAYLOAD:
                     at = self._payload(data, at, frames)
-                case _State.OVER:
+                case _:
                     break
         return frames
 
@@ -273,14 +273,9 @@ def cbor_frame(payload: bytes) -> bytes:
     """The frame around a CBOR payload: tag 24, byte string head, payload (FRM-3)."""
     size = len(payload)
     if size < 24:
-        return b"\xd8\x18%c%b" % (0x40 + size, payload)
-    if size < 0x100:
-        return b"\xd8\x18\x58%c%b" % (size, payload)
-    if size < 0x10000:
-        return b"\xd8\x18\x59%b%b" % (size.to_bytes(2, "big"), payload)
-    if size < 0x1_0000_0000:
-        return b"\xd8\x18\x5a%b%b" % (size.to_bytes(4, "big"), payload)
-    return b"\xd8\x18\x5b%b%b" % (size.to_bytes(8, "big"), payload)
+        return b"%b%c%b" % (_TAG, 0x40 + size, payload)
+    first, width = next(item for item in _LENGTH_BYTES.items() if size < 1 << 8 * item[1])
+    return b"%b%c%b%b" % (_TAG, first, size.to_bytes(width, "big"), payload)
 
 
 def frame_size(frame: bytes) -> int:

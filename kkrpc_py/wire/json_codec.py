@@ -193,6 +193,8 @@ class JsonReader:
     def __init__(self, limits: Limits) -> None:
         self._depth = limits.depth
         self._digits = limits.digits
+        # Neither the digits before a point or an exponent, nor those after.
+        self._long_integer = re.compile(rb"(?<![0-9.eE+-])-?[0-9]{%d,}(?![0-9.eE])" % (limits.digits + 1))
         self._decoder = msgspec.json.Decoder()
         self._skeletons = msgspec.json.Decoder(_Skeleton)
 
@@ -223,8 +225,8 @@ class JsonReader:
 
     def _refuse_long_number(self, text: bytes) -> None:
         run = b"0" * (self._digits + 1)
-        if run in text.translate(_DIGITS_ONLY) and run in _STRING.sub(b'""', text).translate(_DIGITS_ONLY):
-            raise JsonLimitError(f"a number of more than Limits.digits ({self._digits}) digits")
+        if run in text.translate(_DIGITS_ONLY) and self._long_integer.search(_STRING.sub(b'""', text)):
+            raise JsonLimitError(f"an integer of more than Limits.digits ({self._digits}) digits")
 
 
 class _Skeleton(msgspec.Struct):

@@ -27,6 +27,8 @@ _SMALL_INT = 2**63
 _LISTS = frozenset((list, tuple))
 _SETS = frozenset((set, frozenset))
 _CONTAINERS = frozenset((dict, list, tuple, set, frozenset))
+# Characters of a key that a path shows.
+_SHOWN = 80
 
 
 class Rules:
@@ -176,7 +178,7 @@ class Rules:
                     if type(key) is not str:
                         return f"its key of type {type(key).__qualname__} is no str"
                     if check is not None and (reason := check(key)) is not None:
-                        return f"its key {key!r:.80}: {reason}"
+                        return f"its key {_shown(key)}: {reason}"
             return self._refuse_dict(item) if self._refuse_dict is not None else None
         check = self._checks.get(kind)
         return check(item) if check is not None else None
@@ -188,20 +190,20 @@ class Rules:
 
 
 _TEXT = frozenset((str,))
-_Way = tuple[Any, str]
-"""The way to a value: the way to its container (or None), and the step from there."""
+_Way = tuple[Any, str, Any]
+"""The way to a value: the way to its container (or None), the form of the last step, and its key."""
 
 
 def _children(item: Any, kind: type, way: _Way | None, *, keys: bool) -> list[tuple[Any, _Way | None]]:
     found: list[tuple[Any, _Way | None]]
     if kind is dict:
-        found = [(value, (way, f"[{key!r:.80}]")) for key, value in item.items()]
+        found = [(value, (way, "[{}]", key)) for key, value in item.items()]
         if keys:
-            found.extend((key, (way, f".key({key!r:.80})")) for key in item)
+            found.extend((key, (way, ".key({})", key)) for key in item)
     elif kind in _LISTS:
-        found = [(value, (way, f"[{index}]")) for index, value in enumerate(item)]
+        found = [(value, (way, "[{}]", index)) for index, value in enumerate(item)]
     else:
-        found = [(value, (way, "{…}")) for value in item]
+        found = [(value, (way, "{{{}}}", value)) for value in item]
     # The last one pushed is looked at first; the first offender is the one to name.
     found.reverse()
     return found
@@ -210,9 +212,18 @@ def _children(item: Any, kind: type, way: _Way | None, *, keys: bool) -> list[tu
 def _path(root: str, way: _Way | None) -> str:
     steps: list[str] = []
     while way is not None:
-        way, step = way
-        steps.append(step)
+        way, form, key = way
+        steps.append(form.format(_shown(key)))
     return root + "".join(reversed(steps))
+
+
+def _shown(key: Any) -> str:
+    try:
+        text = repr(key)
+    except Exception:
+        # A user's own repr, or an integer too long to be written.
+        return f"<{type(key).__qualname__}>"
+    return text if len(text) <= _SHOWN else text[: _SHOWN - 1] + "…"
 
 
 def digits_bound(digits: int) -> int:

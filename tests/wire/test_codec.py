@@ -324,6 +324,57 @@ def test_a_value_that_grows_without_end_is_refused_in_time(codec: Codec) -> None
         encoder(codec, limits=Limits(frame=1 << 16)).encode(Result("a", laughs))
 
 
+@pytest.mark.parametrize("codec", ["json", "cbor"])
+@pytest.mark.parametrize("value", [[0] * 5000, [[0, 0]] * 2000, dict.fromkeys(map(str, range(2000)), 0)])
+def test_a_value_of_more_parts_than_a_frame_has_bytes_is_refused(codec: Codec, value: Any) -> None:
+    with pytest.raises(LimitExceeded):
+        encoder(codec, limits=Limits(frame=1000)).encode(Result("a", value))
+
+
+@pytest.mark.parametrize("codec", ["json", "cbor"])
+def test_what_is_around_the_values_is_checked_too(codec: Codec) -> None:
+    with pytest.raises(NotSerializable):
+        encoder(codec).encode(Result(10**5000, 1) if codec == "json" else Request("a", "m\ud800", [1]))
+
+
+@pytest.mark.parametrize("codec", ["json", "cbor"])
+def test_a_released_memoryview_is_refused(codec: Codec) -> None:
+    view = memoryview(b"ab")
+    view.release()
+    with pytest.raises(NotSerializable, match="released"):
+        encoder(codec).encode(Result("a", view))
+
+
+@pytest.mark.parametrize("codec", ["json", "cbor"])
+def test_an_integer_of_too_many_digits_is_found_anywhere(codec: Codec) -> None:
+    limits = Limits(digits=30)
+    assert read(encoder(codec, limits=limits).encode(Result("a", {"k": [10**30 - 1]})), limits)
+    with pytest.raises(NotSerializable) as caught:
+        encoder(codec, limits=limits).encode(Result("a", {"k": [1, -(10**30)]}))
+    assert caught.value.path == "result['k'][1]"
+    text = {"k": ["9" * 100, 0.1234567890123456]}
+    assert read(encoder(codec, limits=limits).encode(Result("a", text)), limits)[0][0] == Result("a", text)
+
+
+class Unshown:
+    def __repr__(self) -> str:
+        raise RuntimeError("no")
+
+
+@pytest.mark.parametrize(
+    ("value", "path"),
+    [
+        ({10**5000: object()}, "result[<int>]"),
+        ({"k" * 100: {5: object()}}, "result['" + "k" * 78 + "…][5]"),
+        ({Unshown()}, "result{<Unshown>}"),
+    ],
+)
+def test_a_path_is_shown_whatever_the_keys(value: Any, path: str) -> None:
+    with pytest.raises(NotSerializable) as caught:
+        encoder("cbor", limits=Limits(digits=4300)).encode(Result("a", value))
+    assert caught.value.path in (path, "result.key(<int>)")
+
+
 def test_a_value_shared_but_not_cyclic_is_fine() -> None:
     shared = {"k": [1, 2]}
     value = [shared, shared, {"again": shared}]
@@ -346,7 +397,7 @@ def test_a_value_that_another_thread_changes_is_refused_or_sent_but_nothing_else
     thread = threading.Thread(target=change, daemon=True)
     thread.start()
     try:
-        for _ in range(2000):
+        for _ in range(500):
             for codec in ("json", "cbor"):
                 try:
                     assert read(encoder(codec).encode(Result("a", shared)))

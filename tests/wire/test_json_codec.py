@@ -113,6 +113,21 @@ def test_the_bound_on_digits_is_exact(digits: int) -> None:
             reader.loads(b"[" + pad + b"9" * (digits + 1) + b"]")
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "[0.1234567890123456]",
+        "[123456789.5]",
+        "[1e0000000012]",
+        "[-123456789E-01]",
+        "[1e+0000000012]",
+        '["1",1.1234567]',
+    ],
+)
+def test_only_integers_are_bounded_by_their_digits(text: str) -> None:
+    assert JsonReader(Limits(digits=5)).loads(text.encode()) == json.loads(text)
+
+
 def test_deep_text_takes_linear_time() -> None:
     def seconds(count: int) -> float:
         text = b"[" + b",".join([b"[" * 100 + b"]" * 100] * count) + b"]"
