@@ -53,19 +53,23 @@ def run_python(block: Block, path: Path, names: dict[str, Any], backend: tuple[s
 
 
 def run_console(block: Block, folder: Path) -> None:
-    """Each `$ python …` line is run; what it prints must be what follows it."""
-    for command, expected in re.findall(r"^\$ (python .*)\n((?:[^$].*\n|\n)*)", block.text, re.MULTILINE):
+    """Each `$ python …` and `$ kkrpc-py …` line is run; what a terminal shows must be what follows it."""
+    programs = {"python": [sys.executable], "kkrpc-py": [sys.executable, "-m", "kkrpc_py"]}
+    for line, expected in re.findall(r"^\$ (.*)\n((?:[^$].*\n|\n)*)", block.text, re.MULTILINE):
+        words = shlex.split(line)
+        if words[0] not in programs:
+            continue
         done = subprocess.run(
-            [sys.executable, *shlex.split(command)[1:]],
+            [part for word in words for part in programs.get(word, [word])],
             cwd=folder,
             env={**os.environ, "PYTHONPATH": str(ROOT)},
             stdin=subprocess.DEVNULL,
-            capture_output=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
             text=True,
             timeout=SECONDS,
         )
-        assert done.returncode == 0, done.stderr
-        assert done.stdout == expected, done.stderr
+        assert (done.stdout, done.returncode) == (expected, 0)
 
 
 @pytest.mark.parametrize("path", DOCS, ids=lambda path: str(path.relative_to(ROOT)))
