@@ -1,7 +1,7 @@
 """RPC whose results can be streams, over any byte stream, compatible with kkrpc's wire."""
 
 from kkrpc_py.channel.call import Call
-from kkrpc_py.channel.channel import RPCChannel
+from kkrpc_py.channel.channel import RPCChannel, current_channel
 from kkrpc_py.channel.endpoints import (
     connect_tcp,
     connect_unix,
@@ -49,6 +49,7 @@ __all__ = [
     "StreamSink",
     "connect_tcp",
     "connect_unix",
+    "current_channel",
     "inline",
     "memory_pair",
     "namespace",

@@ -241,14 +241,18 @@ def _described(exc: BaseException, with_traceback: bool) -> ErrorValue:
     stack = "".join(_traceback.format_exception(exc)) if with_traceback else None
     cause: Any = msgspec.UNSET
     if exc.__cause__ is not None:
-        cause = {"name": type(exc.__cause__).__name__, "message": str(exc.__cause__)}
+        cause = {"name": type(exc.__cause__).__name__, "message": _text(exc.__cause__)}
     if isinstance(exc, RemoteError):
         if cause is msgspec.UNSET and exc.cause is not None:
             cause = exc.cause
         return ErrorValue(exc.name, exc.message, stack, cause, exc.fields)
     name = type(exc).__name__
-    message = exc.args[0] if isinstance(exc, KeyError) and len(exc.args) == 1 else exc
     if isinstance(exc, KkrpcError):
-        return ErrorValue(name, str(message), stack, cause)
+        return ErrorValue(name, str(exc), stack, cause)
     fields = {key: value for key, value in vars(exc).items() if not key.startswith("_")}
-    return ErrorValue(name, str(message), stack, cause, fields)
+    return ErrorValue(name, _text(exc), stack, cause, fields)
+
+
+def _text(exc: BaseException) -> str:
+    # A KeyError's own text is the repr of its key.
+    return str(exc.args[0] if isinstance(exc, KeyError) and len(exc.args) == 1 else exc)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import functools
 import logging
 from collections.abc import Awaitable, Callable, Sequence
+from contextvars import ContextVar
 from types import TracebackType
 from typing import Any, TypedDict
 
@@ -30,10 +31,11 @@ from kkrpc_py.core.connection import Codec, Connection
 from kkrpc_py.errors import ChannelClosed, ErrorValue, KkrpcError
 from kkrpc_py.limits import Limits
 
-__all__ = ["ConnectOptions", "RPCChannel", "ServeOptions"]
+__all__ = ["ConnectOptions", "RPCChannel", "ServeOptions", "current_channel"]
 
 _log = logging.getLogger("kkrpc_py")
 
+_SUPERJSON = b'{"json":'
 _CBOR_START = b"\xd8\x18"
 _READ_BYTES = 1 << 18
 _WRITE_BYTES = 1 << 18
@@ -42,6 +44,9 @@ _FEW_CALLS = 2
 _STOCK_READ = 1 << 16
 _JOINED_BYTES = 1 << 16
 """Frames up to this size are joined into one write; larger ones are not worth the copy."""
+
+
+_current: ContextVar[RPCChannel] = ContextVar("kkrpc_py channel")
 
 
 class ServeOptions(TypedDict, total=False):
@@ -113,6 +118,7 @@ class RPCChannel:
         self._preamble = b""
         self._send_nowait: Callable[[bytes], int] | None = getattr(byte_stream, "send_nowait", None)
         self._unsent = b""
+        self._warned = False
         self._error: KkrpcError | None = None
         self._crash: BaseException | None = None
         self._entered = False
@@ -267,6 +273,8 @@ class RPCChannel:
     # Reading -------------------------------------------------------------------------------
 
     async def _read(self) -> None:
+        # The workers are started from here, and their handlers inherit it.
+        _current.set(self)
         with self._reader_scope:
             error = await self._read_until_lost()
             if self._lost_hook is not None and isinstance(error, ChannelClosed):
@@ -359,6 +367,9 @@ class RPCChannel:
             owner.set_error(error)
 
     def _notice(self, noise: ev.Noticed) -> None:
+        if noise.data.startswith(_SUPERJSON) and not self._warned:
+            self._warned = True
+            _log.warning("the peer writes superjson, which this side does not read: have it write plain JSON")
         if self._passthrough is None:
             _log.info(
                 "not a message (%s): %s", noise.reason, noise.data[:200].decode(errors="backslashreplace")
@@ -467,6 +478,11 @@ class RPCChannel:
             with anyio.move_on_after(self.limits.hello_seconds):
                 await self._settled_event.wait()
             self.connection.give_up_hello()
+
+
+def current_channel() -> RPCChannel:
+    """The channel whose peer called the running handler. Raises LookupError outside of handlers."""
+    return _current.get()
 
 
 def _joined(frames: list[bytes]) -> list[bytes]:

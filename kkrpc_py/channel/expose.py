@@ -110,7 +110,7 @@ class Handler:
             wanted = f"{self.least}" if self.most == self.least else f"{self.least} to {self.most}"
             if self.most < 0:
                 wanted = f"at least {self.least}"
-            raise TypeError(f"{self.name}() takes {wanted} arguments, {count} were given")
+            raise TypeError(f"{self.name}() takes {wanted} positional arguments; given: {count}")
 
 
 def _is_sink(hint: Any) -> bool:

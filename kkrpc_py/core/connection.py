@@ -36,6 +36,7 @@ __all__ = ["Codec", "Connection"]
 Codec = Literal["auto", "json", "cbor"]
 
 _NOTHING: frozenset[str] = frozenset()
+_LEFT_STREAMS = 1024
 _ASKING = frozenset({"request", "construct", "get", "set"})
 _ANSWERING = frozenset({"response", "stream-end", "stream-error"})
 _ERROR_NAME = 100
@@ -65,6 +66,8 @@ class Connection:
         self._decoder = Decoder(self.limits)
         self._anonymous = 0
         self._next_id = 0
+        self._left: dict[m.Id, None] = {}
+        """Streams of a stock peer that were cancelled lately: what still comes is no fault of the peer."""
         self._hello_id: m.Id | None = None
         self._greeted = False
         self._handlers: dict[type[Any], Callable[[Any, int], ev.Event | None]] = {
@@ -182,7 +185,14 @@ class Connection:
             return True
         if self._step_caller(call, CallerEvent.CANCEL if confirms else CallerEvent.STOCK_CANCEL) is Do.SEND:
             self._put(m.StreamCancel(call.id))
+            if not confirms:
+                self._leave(call.id)
         return confirms
+
+    def _leave(self, id: m.Id) -> None:
+        self._left[id] = None
+        if len(self._left) > _LEFT_STREAMS:
+            del self._left[next(iter(self._left))]
 
     def taken(self, call: OutgoingCall, chunks: int, size: int) -> bool:
         """The application took `chunks` values of `call`, one or more, from frames of `size` bytes (CRD-5).
@@ -241,6 +251,8 @@ class Connection:
     def _on_chunks(self, message: m.Chunks, size: int) -> ev.Event | None:
         call = self.outgoing.get(message.id)
         if call is None:
+            if message.id in self._left:
+                return None
             return self._violation(f"a chunk for the unknown id {message.id!r}")
         do = self._step_caller(call, CallerEvent.CHUNKS)
         if do is Do.DELIVER:
@@ -283,6 +295,9 @@ class Connection:
     ) -> ev.Event | None:
         call = self.outgoing.get(id) if id is not None else None
         if call is None:
+            if id in self._left:
+                del self._left[id]
+                return None
             return self._violation(f"{event.name.lower()} for the unknown id {id!r}")
         match self._step_caller(call, event):
             case Do.DELIVER:
@@ -291,6 +306,7 @@ class Connection:
                 return ev.Stopped(call, None, True)
             case Do.SEND:  # given up before the peer said that it is a stream
                 self._put(m.StreamCancel(call.id))
+                self._leave(call.id)
                 return ev.Stopped(call, None, True)
             case Do.VIOLATION:
                 return self._violation(f"{event.name.lower()} for {call.method!r} in state {call.state.name}")
@@ -400,6 +416,9 @@ class Connection:
             return self._in_use(id)
         if method == hi.METHOD:
             return self._on_hello(message)
+        if message.callback_ids:
+            self._refuse(id, "callbacks are not supported")
+            return None
         if len(self.incoming) + self._anonymous >= self.limits.calls:
             self._put(m.Failure(id, error_to_wire(LimitExceeded("too many calls at once (calls)"))))
             return self._violation("more calls at once than Limits.calls")
