@@ -101,6 +101,12 @@ class Peer:
         async with self._sending:
             await self._stream.send(data)
 
+    async def sent(self) -> None:
+        """Wait until what another task sends is sent."""
+        await anyio.wait_all_tasks_blocked()
+        async with self._sending:
+            pass
+
     async def eof(self) -> None:
         await self._stream.send_eof()
 
@@ -217,7 +223,7 @@ async def until(condition: Callable[[], object], otherwise: Callable[[], str] = 
     """Wait until `condition` holds, for what tells nobody when it comes about."""
     try:
         with anyio.fail_after(SECONDS / 3):
-            while not condition():  # noqa: ASYNC110
+            while not condition():
                 await anyio.sleep(0.001)
     except TimeoutError:
         raise AssertionError(otherwise()) from None
