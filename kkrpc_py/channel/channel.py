@@ -39,6 +39,8 @@ _SUPERJSON = b'{"json":'
 _CBOR_START = b"\xd8\x18"
 _READ_BYTES = 1 << 18
 _WRITE_BYTES = 1 << 18
+_LAST_WORDS_SECONDS = 0.5
+"""What the reader has, once writing has failed, to read what the peer had sent before."""
 _FEW_CALLS = 2
 """Up to so many calls in flight a frame is written at once, if that needs no waiting."""
 _STOCK_READ = 1 << 16
@@ -209,6 +211,7 @@ class RPCChannel:
             self._reader_scope.cancel()
             await self._read_event.wait()
             await self._pool.ended()
+            self.connection.forget()
         try:
             await self._task_group.__aexit__(None, None, None)
         except anyio.get_cancelled_exc_class():
@@ -408,15 +411,22 @@ class RPCChannel:
             with self._writer_scope:
                 await self._write_until_stopped()
         except (anyio.BrokenResourceError, anyio.ClosedResourceError, OSError):
-            # The reader sees the end, and what came before it, and says what it was.
-            self.connection.outbox.clear()
+            reason = "the peer does not read any more"
         except Exception:
             _log.exception("the writer failed")
-            self._lose(ChannelClosed("the writer failed"))
-            self._stop()
+            reason = "the writer failed"
+        else:
+            reason = ""
+        self.connection.outbox.clear()
         self._broken_event.set()
         self._written_event.set()
         self._wake_waiting()
+        if reason:
+            # Most often the reader sees the end too, with what came before it, and knows more.
+            with anyio.move_on_after(_LAST_WORDS_SECONDS, shield=True):
+                await self._stopped_event.wait()
+            self._lose(ChannelClosed(reason))
+            self._stop()
 
     async def _write_until_stopped(self) -> None:
         connection, stream = self.connection, self._stream

@@ -513,6 +513,11 @@ class Connection:
             call.state = CallerState.DONE
         return outgoing
 
+    def forget(self) -> None:
+        """Nobody answers the peer any more either: its calls, and what was still to be written."""
+        self.incoming.clear()
+        self.outbox.clear()
+
     def _on_noise(self, noise: m.Noise, size: int) -> ev.Event | None:
         self.noise += 1
         return ev.Noticed(noise.data, noise.reason)
