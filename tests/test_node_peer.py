@@ -256,6 +256,8 @@ EXPECTED = {
     ],
     "inFlight": True,
     "bytes": ["Uint8Array", 300, 43, ["bytes", 3, 253]],
+    "ask": 42,
+    "callback": {"error": "callbacks are not supported"},
     "nearly64KiB": True,
     "large": 1_000_000,
     "noise": 2,

@@ -22,6 +22,7 @@ const exited = once(child, "exit")
 if (options.record) child.stdout.on("data", (chunk) => appendFileSync(options.record, chunk))
 
 const channel = new RPCChannel(new NodeIo(child.stdout, child.stdin), {
+	expose: { add: (a, b) => a + b },
 	serialization: { version: "json" }
 })
 const api = channel.getAPI()
@@ -51,6 +52,8 @@ const scenarios = {
 		const bytes = await api.bytes(300)
 		return [bytes.constructor.name, bytes.length, bytes[299], await api.total(Uint8Array.of(1, 2, 250))]
 	},
+	ask: () => api.ask(20, 1),
+	callback: () => api.echo(() => {}),
 	// Among these results are lines of 65,536 bytes (an id has about 55), which this reader loses if
 	// their line feed comes in a read of its own.
 	nearly64KiB: async () => {

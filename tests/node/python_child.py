@@ -52,6 +52,11 @@ class Api:
     async def total(self, data: bytes) -> list[Any]:
         return [type(data).__name__, len(data), sum(data)]
 
+    async def ask(self, a: int, b: int) -> int:
+        """Calls the parent's API before it answers."""
+        total: int = await kk.current_channel().remote().add(a, b)
+        return total * 2
+
     async def text(self, length: int) -> str:
         return "x" * length
 
