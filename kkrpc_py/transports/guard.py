@@ -21,7 +21,7 @@ _log = logging.getLogger("kkrpc_py.child")
 _SHELL: Final = "/bin/sh"
 # A line dismisses the shell. The pipe's end without a line means that the parent is gone: the child has
 # a second to end by itself, as a kkrpc_py child does when its stdin ends.
-_SCRIPT: Final = 'read -r line && exit; sleep 1; kill -KILL -- "-$1"'
+_SCRIPT: Final = 'read -r line && exit; sleep 1; kill -s KILL -- "-$1"'
 
 
 class Guard:
