@@ -10,9 +10,9 @@ from typing import Any
 
 import anyio
 import pytest
-from tests.channel.harness import BOUND, Log, linked, until
 
 import kkrpc_py as kk
+from tests.channel.harness import BOUND, Log, linked, until
 
 pytestmark = pytest.mark.anyio
 

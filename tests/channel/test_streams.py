@@ -162,8 +162,8 @@ class Nested:
 
 
 KINDS = [
-    "generator", "parking", "sync", "inlined", "iterable", "iterable_from_a_thread", "iterator", "plain", "awaiting",
-    "by_hand", "returned_generator", "returned_sync_generator", "sink",
+    "generator", "parking", "sync", "inlined", "iterable", "iterable_from_a_thread", "iterator", "plain",
+    "awaiting", "by_hand", "returned_generator", "returned_sync_generator", "sink",
 ]  # fmt: skip
 WITH_RESULT = {"sync", "inlined", "returned_sync_generator", "sink"}
 
