@@ -94,8 +94,8 @@ def _parse(words: list[str]) -> argparse.Namespace:
         usage="%(prog)s METHOD [JSON ...] (--tcp HOST:PORT | --unix PATH | -- COMMAND ...)",
         help="call a method, print what comes",
         description="Call a method of a server, or of a command started for it. A value is printed as one "
-        "line of JSON, a stream as one line for each chunk as it arrives; its return value, where it has one, "
-        "comes last, on stderr. What JSON cannot carry is shown so: "
+        "line of JSON, a stream as one line for each chunk as it arrives; its return value, where it has "
+        "one, comes last, on stderr. What JSON cannot carry is shown so: "
         '{"$bytes": "aGk="} (base64), {"$datetime": "2026-01-31T12:00:00+00:00"}, {"$set": [1]}, '
         '{"$float": "nan"}, {"$dict": [[1, "one"]]}, {"$Decimal": "1.10"}, {"$UUID": "…"}.',
     )

@@ -262,7 +262,9 @@ class RPCChannel:
         error = self._error
         assert error is not None
         if isinstance(error, ChannelClosed):
-            return ChannelClosed(error.message, exit_code=error.exit_code, stderr_tail=error.stderr_tail)
+            again = ChannelClosed(error.message, exit_code=error.exit_code, stderr_tail=error.stderr_tail)
+            again.__cause__ = error.__cause__
+            return again
         closed = ChannelClosed(f"the channel was closed: {error}")
         closed.__cause__ = error
         return closed
@@ -309,6 +311,10 @@ class RPCChannel:
                     break
         except anyio.EndOfStream:
             self._ended_cleanly = self._apply(self.connection.receive_eof())
+            if self._lost_error is not None:
+                closed = ChannelClosed("the peer ended inside a message")
+                closed.__cause__ = self._lost_error
+                return closed
         except (anyio.BrokenResourceError, anyio.ClosedResourceError, OSError) as exc:
             return ChannelClosed(f"the byte stream broke: {str(exc) or type(exc).__name__}")
         except Exception as exc:
@@ -349,7 +355,7 @@ class RPCChannel:
                 case ev.Noticed():
                     self._notice(event)
                 case ev.Violated():
-                    _log.warning("the peer broke a rule: %s", event.reason)
+                    self._warn_of_violation(event.reason)
                 case ev.Lost():
                     self._lost_error = event.error
                     alive = False
@@ -368,6 +374,12 @@ class RPCChannel:
             owner.fail(error)
         else:
             owner.set_error(error)
+
+    def _warn_of_violation(self, reason: str) -> None:
+        # The first, the tenth, the hundredth: a peer must not be able to flood the log.
+        count = str(self.connection.violations)
+        if count.rstrip("0") == "1":
+            _log.warning("the peer broke a rule (%s so far): %s", count, reason)
 
     def _notice(self, noise: ev.Noticed) -> None:
         if noise.data.startswith(_SUPERJSON) and not self._warned:

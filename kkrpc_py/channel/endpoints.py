@@ -79,7 +79,9 @@ async def _describe_exit(child: Child, error: ChannelClosed) -> ChannelClosed:
     with anyio.move_on_after(_EXIT_SECONDS):
         await child.wait()
     message = "the child process ended" if child.exit_code is not None else error.message
-    return ChannelClosed(message, exit_code=child.exit_code, stderr_tail=child.stderr_tail)
+    described = ChannelClosed(message, exit_code=child.exit_code, stderr_tail=child.stderr_tail)
+    described.__cause__ = error.__cause__
+    return described
 
 
 async def serve_stdio(api: Any, **options: Unpack[ServeOptions]) -> None:

@@ -114,7 +114,7 @@ async def _cancelled(api: Any, screen: Screen, path: str, seconds: float, done: 
         f"the child confirmed it after {took * 1000:.1f} ms"
     )
     screen.line(
-        f"  the child, asked afterwards: run {ended['ended']}, cleanup ran {_times(ended['cleanups'])}"
+        f"  the child, asked afterwards: the run was {ended['ended']}, its cleanup ran {_times(ended['cleanups'])}"
     )
     screen.line(
         f"  its list of checksums in {os.path.dirname(checksums) or '?'}: "

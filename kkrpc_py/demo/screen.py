@@ -27,8 +27,9 @@ class Screen:
         self._live = out.isatty() and os.environ.get("TERM", "") != "dumb"
         self._colour = self._live and not os.environ.get("NO_COLOR")
         self._full, self._empty = ("█", "░") if _can_write(out, "█░") else ("#", "-")
-        self._drawn = 0.0
-        self._bar_shown = False
+        self._drawn_at = 0.0
+        self._drawn = ""
+        self._bar = ""
         self._step = 0
 
     def title(self, text: str) -> None:
@@ -37,8 +38,7 @@ class Screen:
         self._write(f"\x1b[1m{text}\x1b[0m\n" if self._colour else f"{text}\n")
 
     def line(self, text: str) -> None:
-        """A line, in the place of the bar if there is one."""
-        self._erase()
+        """A line, below the bar if there is one."""
         self._write(f"{self._printable(text)}\n")
 
     def bar(self, share: float, text: str, detail: str = "") -> None:
@@ -50,27 +50,30 @@ class Screen:
                 self._step = step
                 self._write(f"  {share:4.0%}  {self._printable(text)}\n")
             return
-        now = time.monotonic()
-        if now - self._drawn < _REDRAW_SECONDS and self._bar_shown:
-            return
-        self._drawn, self._bar_shown = now, True
         full = round(share * _BAR_CELLS)
         cells = self._full * full + self._empty * (_BAR_CELLS - full)
         if self._colour:
             cells = f"\x1b[36m{cells}\x1b[0m"
         room = shutil.get_terminal_size().columns - _BAR_CELLS - 11
         rest = _cut(f"{self._printable(text)}  {self._printable(detail)}", room)
-        self._write(f"\r\x1b[K  {cells} {share:4.0%}  {rest}")
+        self._bar = f"\r\x1b[K  {cells} {share:4.0%}  {rest}"
+        now = time.monotonic()
+        if now - self._drawn_at >= _REDRAW_SECONDS:
+            self._drawn_at = now
+            self._draw()
 
     def end_bar(self) -> None:
-        """The bar goes; the next one begins anew."""
-        self._erase()
+        """Leave the bar as it was at last; the next one begins anew."""
+        if self._bar:
+            self._draw()
+            self._write("\n")
+        self._bar = self._drawn = ""
         self._step = 0
 
-    def _erase(self) -> None:
-        if self._bar_shown:
-            self._bar_shown = False
-            self._write("\r\x1b[K")
+    def _draw(self) -> None:
+        if self._bar != self._drawn:
+            self._drawn = self._bar
+            self._write(self._bar)
 
     def _write(self, text: str) -> None:
         self._out.write(text)
