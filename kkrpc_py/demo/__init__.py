@@ -73,7 +73,7 @@ async def _whole(api: Any, screen: Screen, path: str, seconds: float) -> dict[st
     took = max(time.perf_counter() - began, 1e-6)
 
     screen.end_bar()
-    screen.line(f"  {count(summary['files'], 'file')}, {size(summary['bytes'])} in {took:.2f} s")
+    screen.line(f"  {count(summary['files'], 'file')}, {size(summary['bytes'])} in {_duration(took)}")
     screen.line(
         f"  {summary['files'] / took:,.0f} files/s, {size(summary['bytes'] / took)}/s, "
         f"{chunks / took:,.0f} chunks/s"
@@ -93,15 +93,15 @@ async def _cancelled(api: Any, screen: Screen, path: str, seconds: float, done: 
     """The second run: cancelled at half of what the first one did."""
     screen.title("2. The same again, slowed down, and cancelled half-way")
     stream = await api.hash_folder(path, 2 * seconds + SLOWED_SECONDS, SLOWED_SECONDS)
-    checksums = ""
+    checksums, there_before = "", False
     async with stream:
         async for chunk in stream:
             if chunk["state"] == "found":
                 checksums = chunk["list"]
             _show(screen, chunk, done)
             if chunk["state"] == "hashing" and work(chunk["files"], chunk["bytes"]) * 2 >= done:
+                there_before = os.path.exists(checksums)
                 break
-        there_before = os.path.exists(checksums)
         began = time.perf_counter()
         await stream.cancel()
         took = time.perf_counter() - began
@@ -111,11 +111,10 @@ async def _cancelled(api: Any, screen: Screen, path: str, seconds: float, done: 
     screen.end_bar()
     screen.line(
         f"  cancelled at {count(ended['files'], 'file')}, {size(ended['bytes'])}; "
-        f"the child confirmed it after {took * 1000:.1f} ms"
+        f"the child confirmed it after {_duration(took)}"
     )
-    screen.line(
-        f"  the child, asked afterwards: the run was {ended['ended']}, its cleanup ran {_times(ended['cleanups'])}"
-    )
+    times = "once" if ended["cleanups"] == 1 else f"{ended['cleanups']} times"
+    screen.line(f"  the child, asked afterwards: the run was {ended['ended']}, its cleanup ran {times}")
     screen.line(
         f"  its list of checksums in {os.path.dirname(checksums) or '?'}: "
         f"{'there' if there_before else 'not there'} before the cancel, "
@@ -127,13 +126,13 @@ async def _cancelled(api: Any, screen: Screen, path: str, seconds: float, done: 
     return 0 if proved else 1
 
 
+def _duration(seconds: float) -> str:
+    return f"{seconds:.2f} s" if seconds >= 1 else f"{seconds * 1000:.1f} ms"
+
+
 def _show(screen: Screen, chunk: dict[str, Any], total: int) -> None:
     figures = f"{count(chunk['files'], 'file')}  {size(chunk['bytes'])}"
     if chunk["state"] == "hashing":
         screen.bar(work(chunk["files"], chunk["bytes"]) / total, figures, chunk["name"])
     else:
         screen.bar(0, f"looking: {figures}")
-
-
-def _times(number: int) -> str:
-    return "once" if number == 1 else f"{number} times"
