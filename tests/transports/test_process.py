@@ -276,10 +276,7 @@ async def test_what_the_child_started_ends_with_it(ignoring: bool) -> None:
 
 async def test_a_child_that_cannot_write_is_not_held_up() -> None:
     """Nobody reads its output any more: it is dropped, so that the child can end by itself."""
-    code = READY + "sys.stdin.read()
-sys.stdout.write('z' * 4_000_000)
-sys.stdout.flush()
-sys.exit(3)"
+    code = READY + "sys.stdin.read()\nsys.stdout.write('z' * 4_000_000)\nsys.stdout.flush()\nsys.exit(3)"
     async with leaves_nothing(), spawn(python(code)) as child:
         await child.receive()
         assert await child.shutdown() == 3
