@@ -44,6 +44,10 @@ __all__ = [
 ]
 
 
+NO_API = "No API implementation available"
+"""What a peer that exposes nothing answers to every call (CALL-6)."""
+
+
 class ErrorValue(msgspec.Struct, frozen=True):
     """An error as a message carries it (ERR-1)."""
 
@@ -219,7 +223,7 @@ def error_from_wire(error: ErrorValue) -> KkrpcError:
 
 def _names_missing_method(message: str) -> bool:
     if not message.startswith("Method "):
-        return False
+        return message == NO_API
     return message.endswith(" is not a function") or " not found at " in message
 
 

@@ -17,11 +17,11 @@ import enum
 import functools
 import inspect
 import types
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, TypeVar, get_origin
 
 from kkrpc_py.channel.sink import StreamSink
-from kkrpc_py.errors import MethodNotFound, RemoteError
+from kkrpc_py.errors import NO_API, MethodNotFound
 
 __all__ = ["Exposed", "Handler", "Runs", "inline", "namespace"]
 
@@ -32,7 +32,11 @@ _INLINE_MARK = "__kkrpc_inline__"
 _NAMESPACE_MARK = "__kkrpc_namespace__"
 _HEAP_TYPE = 1 << 9  # Py_TPFLAGS_HEAPTYPE: set for every class made by a class statement
 _MISSING = object()
-_NEVER_A_NAMESPACE = (type, types.ModuleType, types.FunctionType, types.BuiltinFunctionType, types.MethodType)
+_FUNCTIONS = (types.FunctionType, types.MethodType, types.BuiltinFunctionType)
+_NEVER_A_NAMESPACE = (type, types.ModuleType, functools.partial, *_FUNCTIONS)
+# As the interpreter finds them: a metaclass may have its own idea of a class's attributes.
+_mro: Callable[[type], tuple[type, ...]] = type.__dict__["__mro__"].__get__
+_class_dict: Callable[[type], Mapping[str, Any]] = type.__dict__["__dict__"].__get__
 
 
 def inline(function: _T) -> _T:
@@ -64,14 +68,15 @@ class Handler:
     __slots__ = ("function", "inline", "least", "most", "name", "runs", "sink")
 
     def __init__(self, function: Callable[..., Any]) -> None:
-        plain = function
-        while isinstance(plain, functools.partial):
+        plain: Any = function
+        while type(plain) is functools.partial:
             plain = plain.func
-        # An instance with `async def __call__` is as good as a function.
-        called = plain if inspect.isroutine(plain) else getattr(type(plain), "__call__", plain)  # noqa: B004
+        known = issubclass(type(plain), _FUNCTIONS)
+        # An instance with a `__call__` is as good as a method; what it says of itself is not asked.
+        called = plain if known else _bound(plain, "__call__")
         self.function = function
-        self.name = getattr(plain, "__name__", type(plain).__name__)
-        self.inline = bool(getattr(plain, _INLINE_MARK, False))
+        self.name = plain.__name__ if known else type(plain).__name__
+        self.inline = _marked_inline(plain)
         on_loop = (
             self.inline
             or inspect.iscoroutinefunction(called)
@@ -82,7 +87,7 @@ class Handler:
         self.sink: str | None = None
         self.least, self.most = 0, -1
         try:
-            signature = inspect.signature(function)
+            signature = inspect.signature(called if function is plain else function)
         except (TypeError, ValueError):  # some builtins have none: they check for themselves
             return
         self._read_signature(signature, called)
@@ -131,10 +136,10 @@ class Exposed:
     def find(self, method: str) -> Handler:
         """The handler at the dotted path `method`.
 
-        Raises MethodNotFound, with the texts of ERR-2; RemoteError where nothing is exposed.
+        Raises MethodNotFound, with the texts of CALL-6.
         """
         if self._api is None:
-            raise RemoteError("Error", "No API implementation available")
+            raise MethodNotFound(NO_API)
         owner = self._api
         *parents, last = method.split(".")
         for segment in parents:
@@ -170,26 +175,49 @@ def _public(segment: str) -> bool:
     return bool(segment) and not segment.startswith("_")
 
 
-def _class_attribute(owner: Any, segment: str) -> Any:
-    """What the class body of `owner`'s class, or of a base that is no builtin, says; no code runs."""
-    for cls in type(owner).__mro__:
-        found = cls.__dict__.get(segment, _MISSING)
+def _class_attribute(cls: type, segment: str) -> Any:
+    """What the body of `cls`, or of a base that is no builtin, says under that name; no code runs."""
+    for each in _mro(cls):
+        found = _class_dict(each).get(segment, _MISSING)
         if found is not _MISSING:
-            return found if cls.__flags__ & _HEAP_TYPE else _MISSING
+            return found if each.__flags__ & _HEAP_TYPE else _MISSING
     return _MISSING
 
 
-def _instance_attribute(owner: Any, segment: str) -> Any:
+def _instance_dict(owner: Any) -> Mapping[str, Any]:
     try:
         attributes = object.__getattribute__(owner, "__dict__")
     except AttributeError:
-        attributes = {}
+        return {}
+    return attributes if type(attributes) is dict else {}
+
+
+def _instance_attribute(owner: Any, segment: str) -> Any:
+    attributes = _instance_dict(owner)
     if segment in attributes:
         return attributes[segment]
-    slot = _class_attribute(owner, segment)
-    if isinstance(slot, types.MemberDescriptorType):
-        return getattr(owner, segment, _MISSING)
+    slot = _class_attribute(type(owner), segment)
+    if type(slot) is types.MemberDescriptorType:
+        try:
+            return slot.__get__(owner, type(owner))
+        except AttributeError:
+            return _MISSING
     return _MISSING
+
+
+def _is_descriptor(found: Any) -> bool:
+    """Getting it through an instance would run code: a property, a cached property, an ORM's field."""
+    return any("__get__" in _class_dict(each) for each in _mro(type(found)))
+
+
+def _bound(owner: Any, segment: str) -> Any:
+    found = _class_attribute(type(owner), segment)
+    return found.__get__(owner, type(owner)) if type(found) is types.FunctionType else owner
+
+
+def _marked_inline(plain: Any) -> bool:
+    function = plain.__func__ if type(plain) is types.MethodType else plain
+    return _INLINE_MARK in _instance_dict(function) or _class_attribute(type(plain), _INLINE_MARK) is True
 
 
 def _namespace_at(owner: Any, segment: str) -> Any:
@@ -200,15 +228,16 @@ def _namespace_at(owner: Any, segment: str) -> Any:
         return found if _may_hold_handlers(found) else _MISSING
     found = _instance_attribute(owner, segment)
     if found is not _MISSING:
-        return found if type(found) is dict or hasattr(type(found), _NAMESPACE_MARK) else _MISSING
-    found = _class_attribute(owner, segment)
+        marked = _class_attribute(type(found), _NAMESPACE_MARK) is True
+        return found if type(found) is dict or marked else _MISSING
+    found = _class_attribute(type(owner), segment)
     return found if _may_hold_handlers(found) else _MISSING
 
 
 def _may_hold_handlers(found: Any) -> bool:
-    if found is _MISSING or isinstance(found, _NEVER_A_NAMESPACE):
+    if found is _MISSING or issubclass(type(found), _NEVER_A_NAMESPACE) or _is_descriptor(found):
         return False
-    # A string or a list in a class body is a value; so is a property, whose type is a builtin.
+    # A string or a list in a class body is a value.
     return type(found) is dict or bool(type(found).__flags__ & _HEAP_TYPE)
 
 
@@ -220,9 +249,11 @@ def _callable_at(owner: Any, segment: str) -> Any:
     else:
         if _instance_attribute(owner, segment) is not _MISSING:
             return _MISSING
-        found = _class_attribute(owner, segment)
-        if isinstance(found, types.FunctionType | staticmethod | classmethod | functools.partialmethod):
+        found = _class_attribute(type(owner), segment)
+        if issubclass(type(found), (types.FunctionType, staticmethod, classmethod, functools.partialmethod)):
             found = found.__get__(owner, type(owner))
-        elif hasattr(type(found), "__get__"):  # a property, or another descriptor: code of its own
+        elif _is_descriptor(found) and not issubclass(type(found), (functools.partial, *_FUNCTIONS)):
             return _MISSING
-    return found if callable(found) and not isinstance(found, type | types.ModuleType) else _MISSING
+    if issubclass(type(found), (type, types.ModuleType)):
+        return _MISSING
+    return found if callable(found) else _MISSING

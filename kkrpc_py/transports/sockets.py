@@ -47,14 +47,16 @@ class SocketByteStream(DescriptorStream):
     """A connected stream socket. Has anyio's attributes `local_address` and `remote_address`."""
 
     def __init__(self, connected: socket.socket) -> None:
-        if connected.family != socket.AF_UNIX:
-            connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        self._addresses: dict[Any, Any] = {
-            SocketAttribute.local_address: connected.getsockname(),
-            SocketAttribute.remote_address: connected.getpeername(),
-        }
-        connected.setblocking(False)
-        fd = connected.detach()
+        with contextlib.ExitStack() as on_failure:
+            on_failure.enter_context(connected)
+            if connected.family != socket.AF_UNIX:
+                connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            self._addresses: dict[Any, Any] = {
+                SocketAttribute.local_address: connected.getsockname(),
+                SocketAttribute.remote_address: connected.getpeername(),
+            }
+            connected.setblocking(False)
+            fd = connected.detach()
         super().__init__(fd, fd, inherited=False)
 
     @property

@@ -763,7 +763,7 @@ async def test_what_is_not_there(path: str) -> None:
 @pytest.mark.parametrize("args", [(), (1,), (1, 2, 3)])
 async def test_wrong_numbers_of_arguments(args: tuple[int, ...]) -> None:
     async with linked(API()) as (_, client):
-        with pytest.raises(TypeError, match="takes 2 arguments"):
+        with pytest.raises(TypeError, match="takes 2 positional arguments"):
             await client.remote().math.add(*args)
 
 
