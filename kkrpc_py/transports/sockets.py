@@ -47,8 +47,7 @@ class SocketByteStream(DescriptorStream):
     """A connected stream socket. Has anyio's attributes `local_address` and `remote_address`."""
 
     def __init__(self, connected: socket.socket) -> None:
-        with contextlib.ExitStack() as on_failure:
-            on_failure.enter_context(connected)
+        with connected:  # closed unless it is detached
             if connected.family != socket.AF_UNIX:
                 connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             self._addresses: dict[Any, Any] = {
