@@ -237,6 +237,7 @@ class Connection:
     def _on_opened(self, message: m.StreamOpened, size: int) -> ev.Event | None:
         if message.id == self._hello_id:
             self._put(m.StreamCancel(message.id))
+            self._leave(message.id)
             return self._on_hello_answer(None)
         return self._answered(message.id, CallerEvent.OPENED, self._opened)
 
