@@ -1,4 +1,4 @@
-"""Cancels, from both ends, agreed and stock (section 8), and what the producer sends (sections 7, 10 to 12)."""
+"""Cancels from both ends, agreed and stock (section 8); what the producer sends (sections 7 and 10 to 12)."""
 
 from __future__ import annotations
 
