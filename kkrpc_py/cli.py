@@ -63,8 +63,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _flushed(code: int) -> int:
     """Write what print() holds back, so that the interpreter's end has nothing to complain about."""
     try:
-        sys.stdout.flush()
-    except (OSError, ValueError, AttributeError):
+        if sys.stdout is not None:
+            sys.stdout.flush()
+    except (OSError, ValueError):
         with contextlib.suppress(OSError):
             os.dup2(os.open(os.devnull, os.O_WRONLY), _STDOUT)
         return code or 128 + signal.SIGPIPE
@@ -261,7 +262,7 @@ class _Listening(TaskStatus[list[Any]]):
         for address in value or []:
             if isinstance(address, tuple):
                 address = _shown(address[0], address[1])
-            print(f"listening on {address}", file=sys.stderr, flush=True)
+            _tell(f"listening on {address}")
 
 
 # Call ----------------------------------------------------------------------------------------
@@ -284,7 +285,7 @@ async def _call_and_print(options: argparse.Namespace) -> int:
                 await _write_line(chunk)
             result = await answer.result()
         if result is not None:
-            print(_to_line(result), file=sys.stderr)
+            _tell(_to_line(result))
         return 0
 
 
@@ -394,5 +395,11 @@ async def _until_signal(run: Run) -> int:
 def _failed(message: str) -> int:
     # A peer's message may hold anything, also what steers a terminal.
     shown = (each if each.isprintable() or each in "\n\t" else ascii(each)[1:-1] for each in message)
-    print(f"kkrpc-py: {''.join(shown)}", file=sys.stderr)
+    _tell(f"kkrpc-py: {''.join(shown)}")
     return 1
+
+
+def _tell(text: str) -> None:
+    if sys.stderr is not None:  # print() would take stdout instead
+        with contextlib.suppress(OSError):
+            print(text, file=sys.stderr, flush=True)

@@ -406,6 +406,14 @@ def test_a_closed_stdout_is_told(folder: Path) -> None:
     assert (done.returncode, done.stderr) == (1, b"kkrpc-py: stdout is closed\n")
 
 
+def test_a_closed_stderr_puts_nothing_on_stdout(folder: Path) -> None:
+    command = " ".join([*KKRPC, "call", "total", "2", *served(), "2>&-"])
+    done = subprocess.run(
+        ["sh", "-c", command], cwd=folder, env=environment(), stdout=subprocess.PIPE, timeout=SECONDS
+    )
+    assert (done.returncode, done.stdout) == (0, b"0\n1\n")
+
+
 # Serve ------------------------------------------------------------------------------------------
 
 

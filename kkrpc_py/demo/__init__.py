@@ -74,11 +74,12 @@ async def _whole(api: Any, screen: Screen, path: str, seconds: float) -> dict[st
 
     screen.end_bar()
     screen.line(f"  {count(summary['files'], 'file')}, {size(summary['bytes'])} in {_duration(took)}")
-    screen.line(
-        f"  {summary['files'] / took:,.0f} files/s, {size(summary['bytes'] / took)}/s, "
-        f"{chunks / took:,.0f} chunks/s"
-    )
-    screen.line(f"  SHA-256 of the list of checksums: {summary['fingerprint']}")
+    if summary["files"]:
+        screen.line(
+            f"  {summary['files'] / took:,.0f} files/s, {size(summary['bytes'] / took)}/s, "
+            f"{chunks / took:,.0f} chunks/s"
+        )
+        screen.line(f"  SHA-256 of the list of checksums: {summary['fingerprint']}")
     for reason, number in sorted(summary["skipped"].items()):
         screen.line(f"  left out: {number:,} {reason}")
     if not summary["complete"]:
