@@ -156,6 +156,21 @@ def test_what_is_open_when_the_peer_is_gone_is_over() -> None:
     assert cancels(peer) == [stopping.id]
 
 
+def test_what_runs_for_a_peer_that_is_gone_can_be_forgotten() -> None:
+    peer = Peer(agreed=True)
+    running, stream = peer.asked("a"), peer.asked("b", opened_=True)
+    peer.connection.send_chunks(stream, [1, 2])
+    peer.connection.respond(running, 1)
+    assert running.done()
+    assert not stream.done()
+    peer.connection.forget()
+    assert not peer.connection.incoming
+    assert peer.sent() == []
+    # Its producer may still come to an end.
+    peer.connection.end_stream(stream)
+    assert stream.done()
+
+
 def test_grants_reach_the_producer_crd_5() -> None:
     peer = Peer(agreed=True)
     call = peer.call(opened_=True)
