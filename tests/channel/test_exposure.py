@@ -518,8 +518,12 @@ async def test_what_is_not_listed_is_missing(path: str) -> None:
         assert channel.connection.violations == channel.connection.noise == 0
 
 
+class Hollow:
+    pass
+
+
 class Empty:
-    leaf = Leaf()
+    leaf = Hollow()
     table: ClassVar[dict[str, Any]] = {"deeper": {}}
 
 

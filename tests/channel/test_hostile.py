@@ -153,8 +153,20 @@ class API:
         try:
             yield 1
             yield [2]
-            yield VALUES[kind]()
             yield 3
+            yield VALUES[kind]()
+            yield 4
+        finally:
+            self.cleanups += 1
+
+    async def stream_that_waits(self, kind: str) -> AsyncGenerator[Any]:
+        """What it yielded last is sent at the moment when it begins to wait."""
+        try:
+            yield 1
+            yield [2]
+            yield 3
+            yield VALUES[kind]()
+            await anyio.sleep_forever()
         finally:
             self.cleanups += 1
 
@@ -162,8 +174,9 @@ class API:
         try:
             yield 1
             yield [2]
-            yield VALUES[kind]()
             yield 3
+            yield VALUES[kind]()
+            yield 4
         finally:
             self.cleanups += 1
 
@@ -171,6 +184,7 @@ class API:
         try:
             await sink.send(1)
             await sink.send([2])
+            await sink.send(3)
             await sink.send(VALUES[kind]())
             await anyio.sleep_forever()
         finally:
@@ -302,12 +316,8 @@ async def test_noise_between_all_kinds_of_messages() -> None:
             for at in range(0, len(data), size):
                 await peer.send(data[at : at + size])
             answers = await peer.exchange()
-            assert [a["type"] for a in answers if a["id"] == 1] == [
-                "response",
-                "stream-chunk",
-                "stream-chunk",
-                "stream-error",
-            ]
+            types = [a["type"] for a in answers if a["id"] == 1]
+            assert types == ["response", *["stream-chunk"] * 3, "stream-error"]
             assert [a["args"] for a in answers if a["id"] == 2] == [{"result": [1, 2]}]
             assert len([a for a in answers if a["id"] == 3]) == 1
         assert handed_on == [b"noise 1", b"noise 2", b"{noise 3", b"noise 4"] * 4
@@ -632,7 +642,7 @@ async def test_a_result_that_cannot_be_sent_is_an_error(kind: str) -> None:
 
 
 @pytest.mark.parametrize("agreed", [False, True], ids=["stock", "agreed"])
-@pytest.mark.parametrize("method", ["stream", "stream_on_a_thread", "sink"])
+@pytest.mark.parametrize("method", ["stream", "stream_that_waits", "stream_on_a_thread", "sink"])
 @pytest.mark.parametrize("kind", VALUES)
 async def test_the_values_before_one_that_cannot_be_sent_arrive(kind: str, method: str, agreed: bool) -> None:
     """STR-11."""
@@ -649,7 +659,7 @@ async def test_the_values_before_one_that_cannot_be_sent_arrive(kind: str, metho
             assert message["type"] == "stream-chunk"
             args = message["args"]
             values += args["values"] if "values" in args else [args["value"]]
-        assert values == [1, [2]]
+        assert values == [1, [2], 3]
         assert last["type"] == "stream-error"
         assert last["args"]["error"]["name"] == "NotSerializable"
         assert api.cleanups == 1

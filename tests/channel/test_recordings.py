@@ -342,7 +342,7 @@ async def test_a_slow_call_holds_up_no_other() -> None:
 
 
 async def test_what_comes_later_is_refused_as_missing() -> None:
-    """The lines that are not played yet are refused, most of them as by a server that exposes no such thing."""
+    """The lines that are not played yet are refused, most of them as if such a thing was missing."""
     for name in NOT_PLAYED:
         async with scripted(ServerAPI()) as (channel, peer):
             for direction, message in lines(name):

@@ -129,7 +129,7 @@ class API:
 
 def assert_whole_lines(writes: Iterable[bytes]) -> None:
     for write in writes:
-        assert write.startswith(b"{"), write[:80]
+        assert write.lstrip(b" ").startswith(b"{"), write[:80]
         assert write.endswith(b"\n"), write[-80:]
         for line in write[:-1].split(b"\n"):
             json.loads(line)
@@ -196,6 +196,29 @@ async def test_no_line_ends_where_a_read_does() -> None:
         reader.write(frame + b"\n")
     assert not reader.lost
     assert len(reader.messages) == len(peer.frames) == len(LENGTHS) * 6
+
+
+@pytest.mark.parametrize("factor", [1, 2])
+@pytest.mark.parametrize("more", [-1, 0, 1, 2])
+async def test_no_write_of_many_lines_leaves_its_last_line_feed_to_the_next_read(
+    factor: int, more: int
+) -> None:
+    """Small messages that wait together leave in one write, and that has its length too."""
+    length, small = factor * READ + more, factor * 1000
+    answers = [result(n, "x" * small) for n in range(60)]
+    last = result("last", "")
+    size = length - sum(len(json.dumps(answer, separators=(",", ":"))) + 1 for answer in [*answers, last])
+    async with scripted(API(), eager=False) as (_, peer):
+        await peer.send(*[request(n, "text", small) for n in range(60)], request("last", "text", size))
+        for _ in range(61):
+            await peer.next()
+    written = max(map(len, peer.recorder.writes))
+    assert length <= written <= length + 2, "they did not leave together"
+    reader = StockReader()
+    for write in peer.recorder.writes:
+        reader.write(write)
+    assert not reader.lost
+    assert len(reader.messages) == 61
 
 
 # --- ASCII ------------------------------------------------------------------------------------
