@@ -279,3 +279,20 @@ def test_a_hello_without_id_is_answered_without_id_msg_5() -> None:
     [answer] = peer.sent()
     assert "id" not in answer
     assert peer.connection.agreed == frozenset()
+
+
+@pytest.mark.parametrize("said_by", ["peer", "us"])
+def test_what_is_held_back_from_a_stock_peer_alone_frm_11_val_3_val_5(said_by: str) -> None:
+    peer = Peer(codec="json", pending=said_by == "us")
+    awkward: list[Any] = [2**60, "__callback__x"]
+    for value in awkward:
+        with pytest.raises(NotSerializable):
+            peer.connection.call("f", [value])
+    assert peer.connection.stock
+    peer.send(hello() if said_by == "peer" else hello_answer(peer.hello_id))
+    peer.sent()
+    assert not peer.connection.stock
+    peer.connection.call("f", [*awkward, "é"])
+    [frame] = peer.connection.data_to_send()
+    assert read_frame(frame)["args"] == [*awkward, "é"]
+    assert "é".encode() in frame

@@ -258,7 +258,8 @@ class LinkedConnections(RuleBasedStateMachine):
         call = fitting[number % len(fitting)]
         for _ in range(min(frames, len(call.unread))):
             chunks, size = call.unread.popleft()
-            self.sides[call.caller].connection.taken(call.out, chunks, size)
+            granted = self.sides[call.caller].connection.taken(call.out, chunks, size)
+            assert not (granted and (call.cancelled or call.over or not call.credited))
 
     @precondition(lambda self: self._cancellable())
     @rule(number=numbers, seldom=seldom)
@@ -273,7 +274,6 @@ class LinkedConnections(RuleBasedStateMachine):
         assert confirms is agreed
         assert not (confirms and self.never)
         call.cancelled, call.confirms = True, confirms
-        call.unread.clear()
         if call.opened and not confirms:
             call.over = True
 
