@@ -227,6 +227,17 @@ def test_output_that_nobody_reads_ends_it_quietly(folder: Path) -> None:
     assert (done.returncode, done.stderr) == (128 + signal.SIGPIPE, b"")
 
 
+def test_modules_in_the_users_folder_are_not_taken_for_the_standard_ones(folder: Path) -> None:
+    (folder / "random.py").write_text("raise SystemExit('the wrong random')")
+    as_installed = "import sys; from kkrpc_py.cli import main; sys.exit(main(['demo']))"
+    done = subprocess.run(
+        [sys.executable, "-P", "-c", as_installed],
+        cwd=folder, env=ENVIRONMENT, capture_output=True, encoding="utf-8", timeout=SECONDS,
+    )  # fmt: skip
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "23 files" in done.stdout
+
+
 # The child's half, without a process: what cannot be timed from outside ---------------------------
 
 
