@@ -288,8 +288,8 @@ def test_what_is_held_back_from_a_stock_peer_alone_frm_11_val_3_val_5(said_by: s
     for value in awkward:
         with pytest.raises(NotSerializable):
             peer.connection.call("f", [value])
-    assert peer.connection.stock
-    peer.send(hello() if said_by == "peer" else hello_answer(peer.hello_id))
+    settled = peer.send(hello() if said_by == "peer" else hello_answer(peer.hello_id))
+    assert settled == [ev.Settled()]
     peer.sent()
     assert not peer.connection.stock
     peer.connection.call("f", [*awkward, "é"])

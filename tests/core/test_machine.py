@@ -587,7 +587,7 @@ class _HardWithLittleCredit(LinkedConnectionsWithLittleCredit):
     """The same for longer."""
 
 
-TestLinked = _case(LinkedConnections, 150, 60)
-TestLinkedWithLittleCredit = _case(LinkedConnectionsWithLittleCredit, 150, 60)
+TestLinked = _case(LinkedConnections, 100, 60)
+TestLinkedWithLittleCredit = _case(LinkedConnectionsWithLittleCredit, 100, 60)
 TestLinkedHard = pytest.mark.slow(_case(_Hard, 1000, 100))
 TestLinkedWithLittleCreditHard = pytest.mark.slow(_case(_HardWithLittleCredit, 1000, 100))
