@@ -313,8 +313,8 @@ async def test_a_text_that_kkrpc_takes_for_a_function_is_refused() -> None:
 # --- nothing but stock messages, for ever -----------------------------------------------------
 
 
-async def traffic(channel: kk.RPCChannel, peer: Peer) -> None:
-    """All that a channel does, against a peer that answers what it is asked: both ways, many at a time."""
+async def traffic(channel: kk.RPCChannel, peer: Peer, many: int = 300) -> None:
+    """All that a channel does, against a peer that answers what it is asked: both ways, `many` at a time."""
     api = channel.remote()
     answering = anyio.CancelScope()
     heard: list[dict[str, Any]] = []
@@ -335,9 +335,9 @@ async def traffic(channel: kk.RPCChannel, peer: Peer) -> None:
                     case "kkrpc.hello":
                         raise AssertionError("a second hello")
                     case "stream":
-                        await peer.send(opened(id), *[chunk(id, n) for n in range(500)], end(id))
+                        await peer.send(opened(id), *[chunk(id, n) for n in range(many)], end(id))
                     case "endless":
-                        await peer.send(opened(id), *[chunk(id, n) for n in range(300)])
+                        await peer.send(opened(id), *[chunk(id, n) for n in range(many)])
                     case "failing":
                         await peer.send(opened(id), chunk(id, 1), stream_error(id, "no more"))
                     case "silent":
@@ -353,7 +353,7 @@ async def traffic(channel: kk.RPCChannel, peer: Peer) -> None:
 
     async def asks() -> None:
         assert await api.echo(1, "x", None) == [1, "x", None]
-        assert [n async for n in api.stream()] == list(range(500))
+        assert [n async for n in api.stream()] == list(range(many))
         stream = await api.stream()
         assert await stream is None
         with pytest.raises(kk.RemoteError, match="no more"):
@@ -369,7 +369,7 @@ async def traffic(channel: kk.RPCChannel, peer: Peer) -> None:
         await stream.cancel()
         async with await api.endless() as stream:
             async for n in stream:
-                if n == 100:
+                if n == many // 2:
                     break
         dropped = await api.endless()
         del dropped
@@ -383,20 +383,20 @@ async def traffic(channel: kk.RPCChannel, peer: Peer) -> None:
     async def is_asked() -> None:
         await peer.send(
             request("u", "echo", "é"),
-            request("many", "values", *range(600)),
-            request("generator", "returning", 300),
-            request("sink", "sink", 300),
+            request("many", "values", *range(2 * many)),
+            request("generator", "returning", many),
+            request("sink", "sink", many),
             request("bytes", "text", 10),
             request("none", "nothing.there"),
             request("error", "fail", "x"),
             request("late", "fail_later", "x"),
             request("arguments", "echo"),
-            *[request(f"crowd {n}", "echo", n) for n in range(300)],
+            *[request(f"crowd {n}", "echo", n) for n in range(many)],
         )
         for id in ("many", "generator", "sink"):
             await heard_that("stream-end", id)
         await heard_that("stream-error", "late")
-        for id in ("u", "bytes", "none", "error", "arguments", "crowd 299"):
+        for id in ("u", "bytes", "none", "error", "arguments", f"crowd {many - 1}"):
             await heard_that("response", id)
 
     async def is_left() -> None:
@@ -412,7 +412,7 @@ async def traffic(channel: kk.RPCChannel, peer: Peer) -> None:
         async with anyio.create_task_group() as both:
             for part in (asks, leaves, is_asked, is_left, asks, leaves):
                 both.start_soon(part)
-            for _ in range(100):
+            for _ in range(many // 3):
                 both.start_soon(api.echo, "crowd")
         # The silent calls stay reserved for ever: toward a stock peer there is no cancel of a call.
         connection = channel.connection
@@ -496,7 +496,7 @@ async def test_a_hello_that_is_not_taken_up_means_stock_for_ever(refusal: str | 
             await peer.send({**REFUSALS[refusal], "id": greeting["id"]})
         await channel.ready()
         assert not channel.connection.pending
-        await traffic(channel, peer)
+        await traffic(channel, peer, 20)
         # What would need CBOR is refused or takes kkrpc's own form, at once.
         with pytest.raises(kk.NotSerializable):
             await channel.remote().echo({1, 2})
