@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import random
 import threading
 from typing import Any
 
@@ -841,3 +842,125 @@ async def test_asyncio_task_cancel_of_a_consumer(anyio_backend_name: str) -> Non
         with pytest.raises(asyncio.TimeoutError):
             await asyncio.wait_for(consume(), 0.05)
         await until(lambda: api.log.entries.count("finally") == 2)
+
+
+async def storm(seed: int, hello: bool) -> None:
+    """Two hundred calls and streams that end in every way at once; the tables must be empty afterwards."""
+    rng = random.Random(seed)
+    opened: list[int] = []
+    closed: list[int] = []
+
+    class Stormy:
+        async def generator(self, key: int, pauses: int, n: int) -> Any:
+            opened.append(key)
+            try:
+                for i in range(n):
+                    if pauses and i % pauses == 0:
+                        await checkpoint()
+                    yield i
+                if pauses == 1:
+                    await anyio.sleep_forever()
+                if pauses == 2:
+                    raise ValueError("storm")
+            finally:
+                closed.append(key)
+
+        async def sink(self, key: int, pauses: int, n: int, sink: kk.StreamSink[int]) -> Any:
+            opened.append(key)
+            try:
+                for i in range(n):
+                    if pauses and i % pauses == 0:
+                        await checkpoint()
+                    await sink.send(i)
+                if pauses == 2:
+                    raise ValueError("storm")
+            finally:
+                closed.append(key)
+
+        def sync(self, key: int, pauses: int, n: int) -> Any:
+            opened.append(key)
+            try:
+                yield from range(n)
+                if pauses == 2:
+                    raise ValueError("storm")
+            finally:
+                closed.append(key)
+
+        async def call(self, key: int, pauses: int, n: int) -> int:
+            opened.append(key)
+            try:
+                for _ in range(pauses * 5):
+                    await checkpoint()
+                if pauses == 2:
+                    raise ValueError("storm")
+                return n
+            finally:
+                closed.append(key)
+
+        async def late(self, key: int, pauses: int, n: int) -> Any:
+            for _ in range(pauses * 3):
+                await checkpoint()
+            return self.generator(key, pauses, n)
+
+    async with linked(Stormy(), hello=hello) as (server, client):
+        api = client.remote()
+
+        async def consume(key: int) -> None:
+            kind = rng.choice(["generator", "sink", "sync", "call", "late"])
+            args = (key, rng.randrange(4), rng.choice([0, 1, 5, 64, 300, 3000]))
+            leave_at, way = rng.choice([0, 1, 3, 70, 500]), rng.randrange(6)
+            rounds = rng.randrange(40)
+            with anyio.move_on_after(0.3) as scope:  # some of them park
+                try:
+                    if kind == "call" or way == 0:
+                        async with anyio.create_task_group() as tg:
+                            tg.start_soon(api[kind], *args)
+                            for _ in range(rounds):
+                                await checkpoint()
+                            tg.cancel_scope.cancel()
+                    elif way == 1:
+                        stream = await api[kind](*args)
+                        for _ in range(rounds):
+                            await checkpoint()
+                        await stream.cancel()
+                    elif way == 2:
+                        stream = await api[kind](*args)
+                        del stream
+                    else:
+                        seen = 0
+                        async for value in api[kind](*args):
+                            assert value == seen
+                            seen += 1
+                            if seen >= leave_at:
+                                if way == 3:
+                                    break
+                                if way == 4:
+                                    scope.cancel()
+                                else:
+                                    raise ZeroDivisionError
+                except* (kk.KkrpcError, ValueError, ZeroDivisionError):
+                    pass
+
+        async with anyio.create_task_group() as tg:
+            for key in range(200):
+                tg.start_soon(consume, key)
+                if rng.random() < 0.2:
+                    await checkpoint()
+        gc.collect()
+        await assert_quiet(server, client)
+        await until(lambda: sorted(opened) == sorted(closed))
+        assert len(set(closed)) == len(closed)
+        assert await api.call(-1, 0, 7) == 7
+
+
+@AGREED
+@pytest.mark.parametrize("seed", range(5))
+async def test_a_storm_of_cancels_leaves_nothing(seed: int, hello: bool) -> None:
+    await storm(seed, hello)
+
+
+@AGREED
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(5, 30))
+async def test_many_storms_of_cancels_leave_nothing(seed: int, hello: bool) -> None:
+    await storm(seed, hello)

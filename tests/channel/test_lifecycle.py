@@ -200,6 +200,33 @@ async def test_a_task_cancel_while_the_channel_closes(anyio_backend_name: str) -
         assert api.log.entries == ["in", "out"]
 
 
+async def test_a_task_cancel_while_it_drains(anyio_backend_name: str) -> None:
+    """The peer does not read; nothing of the channel's stays, and the byte stream is closed."""
+    if anyio_backend_name != "asyncio":
+        pytest.skip("asyncio's own")
+    with anyio.fail_after(BOUND):
+        before = asyncio.all_tasks()
+        ours, theirs = memory_byte_streams()
+        leaving = anyio.Event()
+
+        async def use() -> None:
+            async with kk.RPCChannel(ours) as channel:
+                with anyio.move_on_after(0.05):
+                    await channel.remote().take("x" * 1_000_000)
+                leaving.set()
+
+        task = asyncio.create_task(use())
+        await leaving.wait()
+        await anyio.sleep(0.1)  # it drains for two seconds
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        await until(lambda: asyncio.all_tasks() == before)
+        with pytest.raises(anyio.ClosedResourceError):
+            await ours.send(b"")
+    await theirs.aclose()
+
+
 async def test_leaving_when_the_peer_is_gone() -> None:
     for error in (None, ZeroDivisionError):
         ours, theirs = memory_byte_streams()
