@@ -73,11 +73,10 @@ async def two_sockets_each(path: Path) -> AsyncGenerator[Pair, None]:
 
 @contextlib.asynccontextmanager
 async def terminal(path: Path) -> AsyncGenerator[Pair, None]:
-    """A raw terminal: both ends are read and written by threads."""
+    """A raw terminal, then its other side: both are read and written by threads."""
     master, slave = pty.openpty()
-    tty.setraw(master)
     tty.setraw(slave)
-    async with _closing(DescriptorStream(master, master), DescriptorStream(slave, slave)) as pair:
+    async with _closing(DescriptorStream(slave, slave), DescriptorStream(master, master)) as pair:
         yield pair
 
 
