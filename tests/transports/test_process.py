@@ -482,3 +482,42 @@ async def test_a_child_killed_at_any_moment(round_: int) -> None:
         with anyio.fail_after(1):
             assert await child.wait() == -9
             await until(lambda: len(ended) == 2)
+
+
+async def test_a_child_that_cannot_be_killed(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As when the kernel holds it: the ladder ends all the same, and says so."""
+    for name in ("TERMINATE_SECONDS", "KILL_SECONDS"):
+        monkeypatch.setattr(process, name, 0.1)
+    monkeypatch.setattr(Child, "_signal_group", lambda self, number: False)
+    with anyio.fail_after(LIMIT):
+        async with spawn(python(READY + "while True: time.sleep(1)")) as child:
+            await child.receive()
+            assert await child.shutdown(grace=0.1) is None
+        assert await child.wait() is None
+    assert "could not be killed" in caplog.text
+    child._process.kill()
+    child._process.wait()
+
+
+def test_a_loop_that_closes_around_a_child() -> None:
+    """asyncio.run cancels every task that is left, the one that watches the child too."""
+    code = f"""
+import asyncio, os
+from kkrpc_py.transports.process import spawn
+async def forgotten():
+    async with spawn({python(ECHO)!r}) as child:
+        print(child.pid, flush=True)
+        started.set()
+        await asyncio.sleep(100)
+async def main():
+    global started, task
+    started = asyncio.Event()
+    task = asyncio.ensure_future(forgotten())
+    await started.wait()
+asyncio.run(main())
+"""
+    result = subprocess.run([sys.executable, "-W", "error", "-c", code], capture_output=True, timeout=LIMIT)
+    assert (result.returncode, result.stderr) == (0, b"")
+    assert not is_running(int(result.stdout))
