@@ -347,6 +347,28 @@ async def test_many_sync_generators_share_the_threads_in_turn() -> None:
         assert sorted(complete) == list(range(20))
 
 
+@pytest.mark.parametrize("streams", [1, 3])
+async def test_a_full_sync_generator_gives_its_thread_back(streams: int) -> None:
+    """Else `def` handlers called from the loops over such streams would wait for ever."""
+    api = API()
+    async with linked(api, limits=kk.Limits(threads=1)) as (_, client):
+        complete: list[int] = []
+
+        async def consume(index: int) -> None:
+            async for value in client.remote().endless():
+                assert await client.remote().add(value, 1) == value + 1
+                if value == 1000:
+                    complete.append(index)
+                    break
+
+        with anyio.fail_after(10):
+            async with anyio.create_task_group() as tg:
+                for index in range(streams):
+                    tg.start_soon(consume, index)
+        assert sorted(complete) == list(range(streams))
+    assert api.log.entries == ["finally"] * streams
+
+
 async def test_a_sync_generator_whose_channel_closes_is_stopped() -> None:
     api = API()
     threads = handler_threads()
