@@ -13,6 +13,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+import time
 import tty
 from collections.abc import Callable
 from typing import Any
@@ -335,6 +336,21 @@ async def test_the_end_can_come_while_others_hold_the_pipe() -> None:
                 assert received == b"before"
             stream.receiver.finish()
         os.close(write_fd)
+
+
+async def test_what_nobody_receives_keeps_no_loop_busy() -> None:
+    for make in (pipe_ends, socket_ends):
+        fd, peer = make()
+        with anyio.fail_after(LIMIT):
+            async with DescriptorStream(fd, null_writer()) as stream:
+                with anyio.move_on_after(0.02):
+                    await stream.receive()
+                os.write(peer, b"later")
+                used = time.process_time()
+                await anyio.sleep(0.4)
+                assert time.process_time() - used < 0.2
+                assert await stream.receive() == b"later"
+        os.close(peer)
 
 
 async def test_task_cancel_of_asyncio_loses_nothing(anyio_backend_name: str) -> None:

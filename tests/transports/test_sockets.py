@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 import resource
 import socket
@@ -246,6 +247,27 @@ async def test_of_servers_that_start_at_once_one_gets_the_place(tmp_path: Path) 
             for _ in range(5):
                 tg.start_soon(start, anyio.Event())
     assert sorted(outcomes) == ["in use"] * 4 + ["listening"]
+
+
+async def test_another_servers_start_is_waited_for(tmp_path: Path) -> None:
+    """It may be between finding a dead socket and putting its own in place."""
+    other = os.open(tmp_path, os.O_RDONLY)
+    fcntl.flock(other, fcntl.LOCK_EX)
+    done = anyio.Event()
+
+    async def start() -> None:
+        async with listen_unix(tmp_path / "socket"):
+            await done.wait()
+
+    with anyio.fail_after(LIMIT):
+        async with anyio.create_task_group() as tg:
+            tg.start_soon(start)
+            await anyio.sleep(0.1)
+            assert not (tmp_path / "socket").exists()
+            os.close(other)
+            while not (tmp_path / "socket").exists():
+                await anyio.sleep(0.005)
+            done.set()
 
 
 async def test_a_failing_connection_concerns_no_other(
