@@ -242,6 +242,8 @@ def error_to_wire(exc: BaseException, *, with_traceback: bool = False) -> ErrorV
 def _described(exc: BaseException, with_traceback: bool) -> ErrorValue:
     if isinstance(exc, MethodNotFound):
         return ErrorValue("MethodNotFound", exc.message, bare=True)
+    if isinstance(exc, InternalError):
+        return ErrorValue("InternalError", str(exc))
     stack = "".join(_traceback.format_exception(exc)) if with_traceback else None
     cause: Any = msgspec.UNSET
     if exc.__cause__ is not None:

@@ -30,7 +30,8 @@ class Limits:
     calls: int = 16_384
     """Calls and streams of the peer that run here at once; one more is refused (CALL-7)."""
     threads: int = 16
-    """Threads that run `def` handlers and sync generators for one channel."""
+    """Threads that run `def` handlers for one channel, and as many again for sync generators, each of which
+    keeps its thread as long as its stream lives."""
     stream_buffer: int = 1 * _MIB
     """Frames of one credited stream that lie here unread; grants stay below it (CRD-5)."""
     stock_stream_buffer: int = 64 * _MIB
@@ -44,7 +45,7 @@ class Limits:
     hello_seconds: float = 2.0
     """How long a call that needs an extension waits for the peer's answer to the hello (HEL-6)."""
     finish_seconds: float = 1.0
-    """How long handlers may go on when the peer has sent its last byte, to answer what it asked before."""
+    """How long handlers may go on after the peer's last byte, to answer what it asked before (CLS-2)."""
     drain_seconds: float = 2.0
     """How long a closing channel goes on writing what was queued before."""
 

@@ -31,8 +31,8 @@ class CallHost(StreamHost, Protocol):
         """More waits to be written than `Limits.send_high_water`."""
         ...
 
-    async def clear(self) -> None:
-        """Wait until the channel is congested no more."""
+    async def room_changed(self) -> None:
+        """Wait until the channel may be congested no more, or is closed."""
         ...
 
     def check_open(self) -> None:
@@ -90,8 +90,8 @@ async def invoke(host: CallHost, method: str, args: list[Any]) -> Any:
 
 
 async def _exchange(host: CallHost, method: str, args: list[Any]) -> Any:
-    if host.congested:
-        await host.clear()
+    while host.congested:
+        await host.room_changed()
         host.check_open()
     pending = PendingCall()
     connection = host.connection

@@ -25,6 +25,7 @@ from kkrpc_py.channel.proxy import Remote
 from kkrpc_py.channel.stream import StreamReceiver
 from kkrpc_py.channel.threads import Post, Threads, current_post
 from kkrpc_py.channel.workers import WorkerPool
+from kkrpc_py.channel.writer import Writer
 from kkrpc_py.core import events as ev
 from kkrpc_py.core.calls import OutgoingCall
 from kkrpc_py.core.connection import Codec, Connection
@@ -36,16 +37,9 @@ __all__ = ["ConnectOptions", "RPCChannel", "ServeOptions", "current_channel"]
 _log = logging.getLogger("kkrpc_py")
 
 _SUPERJSON = b'{"json":'
-_CBOR_START = b"\xd8\x18"
 _READ_BYTES = 1 << 18
-_WRITE_BYTES = 1 << 18
 _LAST_WORDS_SECONDS = 0.5
 """What the reader has, once writing has failed, to read what the peer had sent before."""
-_FEW_CALLS = 2
-"""Up to so many calls in flight a frame is written at once, if that needs no waiting."""
-_STOCK_READ = 1 << 16
-_JOINED_BYTES = 1 << 16
-"""Frames up to this size are joined into one write; larger ones are not worth the copy."""
 
 
 _current: ContextVar[RPCChannel] = ContextVar("kkrpc_py channel")
@@ -118,8 +112,6 @@ class RPCChannel:
         self._passthrough = passthrough
         self._lost_hook: Callable[[ChannelClosed], Awaitable[ChannelClosed]] | None = None
         self._preamble = b""
-        self._send_nowait: Callable[[bytes], int] | None = getattr(byte_stream, "send_nowait", None)
-        self._unsent = b""
         self._warned = False
         self._error: KkrpcError | None = None
         self._crash: BaseException | None = None
@@ -127,10 +119,7 @@ class RPCChannel:
         self._stopping = False
         self._ended_cleanly = False
         self._lost_error: KkrpcError | None = None
-        self._to_write: anyio.Event | None = None
-        self._waiting_for_room: list[Callable[[], None]] = []
         self._reader_scope = anyio.CancelScope(shield=True)
-        self._writer_scope = anyio.CancelScope(shield=True)
 
     # For those who make channels -------------------------------------------------------------
 
@@ -164,7 +153,7 @@ class RPCChannel:
         return self._error is not None
 
     async def wait_closed(self) -> None:
-        """Wait until the channel is closed, by whichever side, and its handlers have been stopped."""
+        """Wait until the channel is closed, by whichever side, and its handlers have been told to stop."""
         self._check_entered()
         await self._stopped_event.wait()
 
@@ -182,10 +171,11 @@ class RPCChannel:
         self.post = current_post()
         self._stopped_event = anyio.Event()
         self._settled_event = anyio.Event()
-        self._broken_event = anyio.Event()
-        self._written_event = anyio.Event()
+        self._writer = Writer(self._stream, self.connection, self._preamble)
         self._read_event = anyio.Event()
+        # Two pools: a generator keeps its thread while its consumer may be calling a `def`.
         self._threads = Threads(self.limits.threads, self.post)
+        self._generator_threads = Threads(self.limits.threads, self.post)
         self._task_group: TaskGroup = anyio.create_task_group()
         await self._task_group.__aenter__()
         self._pool = WorkerPool(self._task_group)
@@ -195,6 +185,7 @@ class RPCChannel:
             self._interceptors,
             self._pool,
             self._threads,
+            self._generator_threads,
             tracebacks=self._tracebacks,
         )
         self._task_group.start_soon(self._read, name="kkrpc_py reader")
@@ -206,21 +197,40 @@ class RPCChannel:
     ) -> None:
         # The channel's own tasks are shielded: they end here, in order, and never with an
         # exception, so that the group has nothing to wrap around the block's own.
-        await self._shut()
-        with anyio.CancelScope(shield=True):
-            self._reader_scope.cancel()
-            await self._read_event.wait()
-            await self._pool.ended()
-            self.connection.forget()
+        interruption: BaseException | None = None
+        try:
+            await self._shut()
+            with anyio.CancelScope(shield=True):
+                self._reader_scope.cancel()
+                await self._read_event.wait()
+                await self._pool.ended()
+        except BaseException as interrupted:
+            # asyncio's own `task.cancel()` goes through anyio's shields, and so does Ctrl+C.
+            interruption = interrupted
+            await self._abandon()
         try:
             await self._task_group.__aexit__(None, None, None)
-        except anyio.get_cancelled_exc_class():
+        except anyio.get_cancelled_exc_class() as cancelled:
             # The block is cancelled from outside. That is its own exception already, unless it
             # left by another one.
-            if exc is None:
-                raise
+            if exc is None and interruption is None:
+                interruption = cancelled
+        self.connection.forget()
         if self._crash is not None:
             raise self._crash
+        if interruption is not None:
+            raise interruption
+
+    async def _abandon(self) -> None:
+        """End everything without waiting for anybody but the handlers."""
+        self._lose(ChannelClosed("the channel was closed by this side"))
+        self._stop()
+        self._writer.scope.cancel()
+        self._reader_scope.cancel()
+        try:
+            await anyio.aclose_forcefully(self._stream)
+        except BaseException:  # whoever interrupts again gets what he wanted: it is over
+            _log.debug("closing the byte stream was interrupted", exc_info=True)
 
     def _lose(self, error: KkrpcError) -> None:
         """Nothing more can be called, and everything that was pending fails now."""
@@ -230,7 +240,7 @@ class RPCChannel:
         for call in self.connection.close():
             self._fail(call, self._closed_error())
         self._settled_event.set()
-        self._wake_waiting()
+        self._writer.wake_waiting()
 
     def _stop(self) -> None:
         """Cancel everything that runs for the peer; the writer ends when it has nothing left."""
@@ -239,9 +249,9 @@ class RPCChannel:
         self._stopping = True
         self._dispatcher.closing = True
         self._pool.close()
+        self._dispatcher.wake_producers()
         self._stopped_event.set()
-        self._wake_waiting()
-        self.kick()
+        self._writer.stop()
 
     async def _shut(self) -> None:
         """End everything but the tasks, and close the byte stream: bounded, and not to be cancelled."""
@@ -249,9 +259,10 @@ class RPCChannel:
         self._stop()
         with anyio.CancelScope(shield=True):
             self._threads.close()
+            self._generator_threads.close()
             with anyio.move_on_after(self.limits.drain_seconds):
-                await self._written_event.wait()
-            self._writer_scope.cancel()
+                await self._writer.finished.wait()
+            self._writer.scope.cancel()
             with anyio.move_on_after(self.limits.drain_seconds) as closing:
                 await self._stream.aclose()
             if closing.cancelled_caught:
@@ -280,22 +291,29 @@ class RPCChannel:
     async def _read(self) -> None:
         # The workers are started from here, and their handlers inherit it.
         _current.set(self)
-        with self._reader_scope:
-            error = await self._read_until_lost()
-            if self._lost_hook is not None and isinstance(error, ChannelClosed):
-                error = await self._lost_hook(error)
-            self._lose(error)
-            if self._ended_cleanly:
-                await self._finish_running()
+        try:
+            with self._reader_scope:
+                error = await self._read_until_lost()
+                if self._lost_hook is not None and isinstance(error, ChannelClosed):
+                    error = await self._lost_hook(error)
+                self._lose(error)
+                if self._ended_cleanly:
+                    await self._finish_running()
+        except Exception as exc:
+            self.crash(exc)
+        except (KeyboardInterrupt, SystemExit) as exc:
+            self.crash(exc)
+        finally:
+            self._lose(ChannelClosed("the reader was cancelled"))
             self._stop()
-        self._read_event.set()
+            self._read_event.set()
 
     async def _finish_running(self) -> None:
         """The peer has sent its last byte, and may still want the answers to what it asked."""
         async with anyio.create_task_group() as tasks:
 
             async def unless_broken() -> None:
-                await self._broken_event.wait()
+                await self._writer.finished.wait()
                 tasks.cancel_scope.cancel()
 
             tasks.start_soon(unless_broken)
@@ -326,7 +344,7 @@ class RPCChannel:
         """One item of an object stream: whole frames, of which the last line may lack its line feed."""
         item = await self._stream.receive()
         data: bytes = item.encode() if isinstance(item, str) else item
-        return data if data.endswith(b"\n") or data.startswith(_CBOR_START) else data + b"\n"
+        return data + b"\n"  # behind a whole frame it is an empty line, which is skipped
 
     def _apply(self, events: list[ev.Event]) -> bool:
         """Carry out what has happened. False: the byte stream cannot be read on."""
@@ -355,12 +373,13 @@ class RPCChannel:
                 case ev.Noticed():
                     self._notice(event)
                 case ev.Violated():
-                    self._warn_of_violation(event.reason)
+                    self._warn_of_violation(event)
                 case ev.Lost():
                     self._lost_error = event.error
                     alive = False
         if self.connection.outbox.size:
             self.kick()
+        self._writer.relieve()  # a cancelled stream's frames may have left
         return alive
 
     def _open(self, call: OutgoingCall) -> None:
@@ -375,11 +394,11 @@ class RPCChannel:
         else:
             owner.set_error(error)
 
-    def _warn_of_violation(self, reason: str) -> None:
-        # The first, the tenth, the hundredth: a peer must not be able to flood the log.
-        count = str(self.connection.violations)
-        if count.rstrip("0") == "1":
-            _log.warning("the peer broke a rule (%s so far): %s", count, reason)
+    def _warn_of_violation(self, violation: ev.Violated) -> None:
+        # The first, the tenth, the hundredth: a peer must not be able to flood the log. Once it is
+        # over, this side has forgotten what the peer may still answer.
+        if self._error is None and str(violation.number).rstrip("0") == "1":
+            _log.warning("the peer broke a rule (%d so far): %s", violation.number, violation.reason)
 
     def _notice(self, noise: ev.Noticed) -> None:
         if noise.data.startswith(_SUPERJSON) and not self._warned:
@@ -397,94 +416,39 @@ class RPCChannel:
 
     # Writing -------------------------------------------------------------------------------
 
-    def kick(self) -> None:
-        connection = self.connection
-        if self._to_write is None or not (connection.outbox.size or self._stopping):
-            return  # the writer is at it, or there is nothing to write
-        if (
-            self._send_nowait is not None
-            and len(connection.outgoing) + len(connection.incoming) <= _FEW_CALLS
-        ):
-            # With little going on, a write of its own costs less than waking the writer; with
-            # much going on, one write for many frames does.
-            data = self._prepared(b"".join(connection.data_to_send(_WRITE_BYTES)))
-            try:
-                written = self._send_nowait(data)
-            except (anyio.BrokenResourceError, anyio.ClosedResourceError):
-                written = 0  # the writer meets the same, and says so
-            if written == len(data) and not connection.outbox.size and not self._stopping:
-                return
-            self._unsent = data[written:]
-        self._to_write.set()
-        self._to_write = None
-
     async def _write(self) -> None:
+        reason = "the writer was cancelled"
         try:
-            with self._writer_scope:
-                await self._write_until_stopped()
-        except (anyio.BrokenResourceError, anyio.ClosedResourceError, OSError):
-            reason = "the peer does not read any more"
-        except Exception:
-            _log.exception("the writer failed")
-            reason = "the writer failed"
-        else:
-            reason = ""
-        self.connection.outbox.clear()
-        self._broken_event.set()
-        self._written_event.set()
-        self._wake_waiting()
-        if reason:
-            # Most often the reader sees the end too, with what came before it, and knows more.
-            with anyio.move_on_after(_LAST_WORDS_SECONDS, shield=True):
-                await self._stopped_event.wait()
-            self._lose(ChannelClosed(reason))
-            self._stop()
+            reason = await self._writer.run()
+            if reason:
+                # Most often the reader sees the end too, with what came before it, and knows more.
+                with anyio.move_on_after(_LAST_WORDS_SECONDS, shield=True):
+                    await self._stopped_event.wait()
+        except Exception as exc:
+            self.crash(exc)
+        except (KeyboardInterrupt, SystemExit) as exc:
+            self.crash(exc)
+        finally:
+            if reason:
+                self._lose(ChannelClosed(reason))
+                self._stop()
 
-    async def _write_until_stopped(self) -> None:
-        connection, stream = self.connection, self._stream
-        high = self.limits.send_high_water
-        while True:
-            if self._unsent:
-                unsent, self._unsent = self._unsent, b""
-                await stream.send(unsent)
-            frames = connection.data_to_send(_WRITE_BYTES)
-            if frames:
-                for data in _joined(frames):
-                    await stream.send(self._prepared(data))
-                if self._waiting_for_room and connection.outbox.size <= high:
-                    self._wake_waiting()
-            elif self._stopping:
-                return
-            else:
-                self._to_write = event = anyio.Event()
-                await event.wait()
-
-    def _prepared(self, data: bytes) -> bytes:
-        """`data` as one write, which a stock reader bears too (FRM-10)."""
-        if self._preamble:
-            data, self._preamble = self._preamble + data, b""
-        if len(data) % _STOCK_READ == 1 and self.connection.stock:
-            # It reads so many bytes at a time, and drops a read that holds the last line feed alone.
-            data = b" " + data
-        return data
+    def kick(self) -> None:
+        self._writer.kick()
 
     @property
     def congested(self) -> bool:
-        return self.connection.outbox.size > self.limits.send_high_water and not self._written_event.is_set()
+        return self._writer.congested
+
+    @property
+    def stopping(self) -> bool:
+        return self._stopping
 
     def when_clear(self, wake: Callable[[], None]) -> None:
-        self._waiting_for_room.append(wake)
+        self._writer.when_clear(wake)
 
-    def _wake_waiting(self) -> None:
-        waiting, self._waiting_for_room = self._waiting_for_room, []
-        for wake in waiting:
-            wake()
-
-    async def clear(self) -> None:
-        while self.congested:
-            event = anyio.Event()
-            self.when_clear(event.set)
-            await event.wait()
+    async def room_changed(self) -> None:
+        await self._writer.room_changed()
 
     def check_open(self) -> None:
         self._check_entered()
@@ -505,22 +469,3 @@ class RPCChannel:
 def current_channel() -> RPCChannel:
     """The channel whose peer called the running handler. Raises LookupError outside of handlers."""
     return _current.get()
-
-
-def _joined(frames: list[bytes]) -> list[bytes]:
-    """The frames as few writes; a large one goes by itself, uncopied."""
-    if len(frames) == 1:
-        return frames
-    writes: list[bytes] = []
-    small: list[bytes] = []
-    for frame in frames:
-        if len(frame) <= _JOINED_BYTES:
-            small.append(frame)
-            continue
-        if small:
-            writes.append(b"".join(small))
-            small = []
-        writes.append(frame)
-    if small:
-        writes.append(b"".join(small))
-    return writes

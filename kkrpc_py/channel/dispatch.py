@@ -26,7 +26,6 @@ from kkrpc_py.core.calls import IncomingCall
 from kkrpc_py.errors import (
     CallCancelled,
     InternalError,
-    KkrpcError,
     LimitExceeded,
     NotSerializable,
     ProtocolError,
@@ -41,8 +40,8 @@ _log = logging.getLogger("kkrpc_py")
 class Host(Link, Protocol):
     """What the dispatcher needs of its channel."""
 
-    async def clear(self) -> None:
-        """Wait until the channel is congested no more."""
+    async def room_changed(self) -> None:
+        """Wait until the channel may be congested no more, or stops."""
         ...
 
     async def settled(self) -> None:
@@ -64,6 +63,7 @@ class Dispatcher:
         interceptors: Sequence[Interceptor],
         pool: WorkerPool,
         threads: Threads,
+        generator_threads: Threads,
         *,
         tracebacks: bool,
     ) -> None:
@@ -72,14 +72,19 @@ class Dispatcher:
         self.interceptors = tuple(interceptors)
         self.pool = pool
         self.threads = threads
+        self.generator_threads = generator_threads
         self.tracebacks = tracebacks
         self.closing = False
 
     def start(self, call: IncomingCall, args: list[Any]) -> None:
         """Begin `call`; the reader never waits for it."""
+        if call.stopping():  # the cancel came in the same read
+            self.host.connection.stopped(call)
+            self.host.kick()
+            return
         try:
             handler = self.exposed.find(call.method)
-        except KkrpcError as exc:
+        except Exception as exc:
             self.host.connection.fail(call, error_to_wire(exc))
             self.host.kick()
             return
@@ -88,9 +93,19 @@ class Dispatcher:
 
     def cancel(self, call: IncomingCall) -> None:
         """The peer has cancelled `call`."""
-        task: CallTask = call.owner
+        task: CallTask | None = call.owner
+        if task is None:  # answered when it was read
+            return
         if task.scope is not None:
             task.scope.cancel()
+        if task.producer is not None:
+            task.producer.wake()
+
+    def wake_producers(self) -> None:
+        """Those who wait for credit under a shield of their own must see that none will come."""
+        for call in self.host.connection.incoming.values():
+            if call.owner is not None and call.owner.producer is not None:
+                call.owner.producer.wake()
 
     def credit(self, call: IncomingCall) -> None:
         """The peer has granted credit to the stream of `call`."""
@@ -170,7 +185,7 @@ class CallTask:
         if isinstance(result, types.GeneratorType):
             if handler.inline:
                 return _InlineGenerator(result)
-            return ThreadedGenerator(result, self.dispatcher.threads)
+            return ThreadedGenerator(result, self.dispatcher.generator_threads)
         if hasattr(type(result), "__await__") and not _is_stream(result):
             return await result
         return result
@@ -182,7 +197,8 @@ class CallTask:
         producer = self._open()
         sink: StreamSink[Any] = StreamSink(producer)
         try:
-            return await producer.drive(handler.function(*args, **{**kwargs, handler.sink: sink}))
+            args, kwargs = handler.with_sink(sink, args, kwargs)
+            return await producer.drive(handler.function(*args, **kwargs))
         finally:
             sink._close()
 
@@ -190,8 +206,10 @@ class CallTask:
 
     async def _respond(self, value: Any) -> None:
         host = self.host
-        if host.congested:
-            await host.clear()
+        while host.congested and not host.stopping:
+            await host.room_changed()
+        if self.call.stopping():
+            return
         try:
             with _own_faults():
                 host.connection.respond(self.call, value)
@@ -199,6 +217,8 @@ class CallTask:
             if not (exc.needs_cbor and host.connection.pending):
                 raise
             await host.settled()
+            if self.call.stopping():
+                return
             with _own_faults():
                 host.connection.respond(self.call, value)
         host.kick()
@@ -206,6 +226,10 @@ class CallTask:
     def _open(self) -> Producer:
         if self.call.id is None:
             raise ProtocolError("a call without an id cannot have a stream for its answer")
+        if self.producer is not None:
+            raise RuntimeError("the stream of this call is open already")
+        if self.call.stopping():
+            raise CallCancelled("the call was cancelled")
         self.host.connection.open_stream(self.call)
         self.host.kick()
         self.producer = Producer(self.host, self.call, self.interrupt)
@@ -239,9 +263,12 @@ class CallTask:
         assert self.scope is not None
         if call.done():
             # What a layer of the onion raised while it was closed, after the answer.
-            if not isinstance(exc, Exception):
+            if isinstance(exc, KeyboardInterrupt):
+                host.crash(exc)
+            elif isinstance(exc, anyio.get_cancelled_exc_class()) and self.scope.cancel_called:
                 raise exc
-            _log.error("cleaning up after %r failed", call.method, exc_info=exc)
+            else:
+                _log.error("cleaning up after %r failed", call.method, exc_info=exc)
             return
         cancelled = isinstance(exc, anyio.get_cancelled_exc_class())
         if isinstance(exc, KeyboardInterrupt):
@@ -261,9 +288,12 @@ class CallTask:
             else:
                 # Nobody asked for it: raised by the handler, or aimed at a task that is ours.
                 error = CallCancelled("the handler was cancelled")
-        elif self.producer is not None and not call.stopping() and isinstance(exc, Exception):
+        elif not call.stopping():
             try:
-                await self.producer.drain()  # values that came before the error arrive before it
+                while host.congested and not host.stopping:
+                    await host.room_changed()
+                if self.producer is not None and self.producer.error is None:
+                    await self.producer.drain()  # values that came before the error arrive before it
             except (NotSerializable, LimitExceeded) as unsendable:
                 error = unsendable
             except BaseException as interrupted:

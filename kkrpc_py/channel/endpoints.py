@@ -47,7 +47,7 @@ _log = logging.getLogger("kkrpc_py")
 _EXIT_SECONDS = 0.5
 """How long the end of a child's stdout may come before its exit code does."""
 _PREAMBLE = b"\n"
-"""Ends half a line that was printed before, which would swallow the first message (FRM-5)."""
+"""Ends half a line that was printed before, which would swallow the first message (FRM-12)."""
 
 
 @contextlib.asynccontextmanager
@@ -107,24 +107,23 @@ def run_stream(
     """The same over stdio that `open_stdio` has opened, before the code that makes `api` was imported."""
     limits: Limits = options.get("limits") or Limits()
 
-    async def serve() -> None:
-        ended = functools.partial(_exit_after, limits.cleanup_seconds + limits.drain_seconds)
-        await _serve(stream, api, preamble=_PREAMBLE, ended=ended, **options)
-
-    anyio.run(serve, backend=backend)
-
-
-def _exit_after(seconds: float) -> None:
-    """End the process in `seconds` whatever still runs in it; ending by itself before is as good."""
-
-    def end() -> None:
-        with contextlib.suppress(Exception):
-            sys.stderr.flush()
-        os._exit(1)
-
-    timer = threading.Timer(seconds, end)
+    timer = threading.Timer(limits.cleanup_seconds + limits.drain_seconds, _exit)
     timer.daemon = True
-    timer.start()
+
+    async def serve() -> None:
+        await _serve(stream, api, preamble=_PREAMBLE, ended=timer.start, **options)
+
+    try:
+        anyio.run(serve, backend=backend)
+    finally:
+        timer.cancel()
+
+
+def _exit() -> None:
+    """End the process: something in it does not end with the connection."""
+    with contextlib.suppress(Exception):
+        sys.stderr.flush()
+    os._exit(1)
 
 
 async def _serve(
@@ -136,6 +135,9 @@ async def _serve(
     **options: Unpack[ServeOptions],
 ) -> None:
     settings: ServeOptions = {"hello": False, **options}
+    if getattr(stream, "shares_output", False):
+        # Stdout and stderr are one: prints come between the frames, which CBOR does not bear (FRM-5).
+        settings.setdefault("codec", "json")
     channel = RPCChannel(stream, expose=api, **settings)
     channel.begin_with(preamble)
     async with channel:

@@ -65,7 +65,7 @@ class Runs(enum.Enum):
 class Handler:
     """A callable that the peer may call, and what was found out about it once."""
 
-    __slots__ = ("function", "inline", "least", "most", "name", "runs", "sink")
+    __slots__ = ("function", "inline", "least", "most", "name", "runs", "sink", "sink_index")
 
     def __init__(self, function: Callable[..., Any]) -> None:
         plain: Any = function
@@ -85,6 +85,8 @@ class Handler:
         )
         self.runs = Runs.ON_LOOP if on_loop else Runs.ON_THREAD
         self.sink: str | None = None
+        self.sink_index: int | None = None
+        """Where the sink stands among the positional parameters; None: it is keyword-only."""
         self.least, self.most = 0, -1
         try:
             signature = inspect.signature(called if function is plain else function)
@@ -95,19 +97,27 @@ class Handler:
     def _read_signature(self, signature: inspect.Signature, called: Any) -> None:
         hints = getattr(called, "__annotations__", {})
         self.most = 0
-        for parameter in signature.parameters.values():
+        for index, parameter in enumerate(signature.parameters.values()):
             if _is_sink(hints.get(parameter.name)):
                 self.sink = parameter.name
+                self.sink_index = index if parameter.kind in _POSITIONAL else None
             elif parameter.kind is inspect.Parameter.VAR_POSITIONAL:
                 self.most = -1
-            elif parameter.kind in (
-                inspect.Parameter.POSITIONAL_ONLY,
-                inspect.Parameter.POSITIONAL_OR_KEYWORD,
-            ):
+            elif parameter.kind in _POSITIONAL:
                 if self.most >= 0:
                     self.most += 1
                 if parameter.default is inspect.Parameter.empty:
                     self.least += 1
+
+    def with_sink(
+        self, sink: Any, args: list[Any], kwargs: dict[str, Any]
+    ) -> tuple[list[Any], dict[str, Any]]:
+        """The arguments of the peer with the sink where the handler has its parameter."""
+        assert self.sink is not None
+        index = self.sink_index
+        if index is None or index > len(args):
+            return args, {**kwargs, self.sink: sink}
+        return [*args[:index], sink, *args[index:]], kwargs
 
     def check(self, count: int) -> None:
         """Raises TypeError where `count` arguments are too few or too many."""
@@ -131,7 +141,7 @@ class Exposed:
         if isinstance(api, type | types.ModuleType):
             raise TypeError(f"expose an object or a dict, not the {type(api).__name__} {api.__name__!r}")
         self._api = api
-        self._handlers: dict[Any, Handler] = {}
+        self._handlers: dict[tuple[int, int], Handler] = {}
 
     def find(self, method: str) -> Handler:
         """The handler at the dotted path `method`.
@@ -153,21 +163,21 @@ class Exposed:
 
     def _handler(self, function: Any) -> Handler:
         # Bound methods are made anew at each look-up; what is known belongs to function and object.
+        # The handler holds both, so that the ids stay theirs; nobody's `__hash__` is asked.
         key = (
-            (function.__func__, id(function.__self__)) if isinstance(function, types.MethodType) else function
+            (id(function.__func__), id(function.__self__))
+            if type(function) is types.MethodType
+            else (id(function), 0)
         )
-        try:
-            handler = self._handlers.get(key)
-        except TypeError:  # an unhashable callable
-            return Handler(function)
+        handler = self._handlers.get(key)
         if handler is None:
             if len(self._handlers) >= _CACHED_HANDLERS:
                 self._handlers.clear()
-            # The handler holds the function, and by it the object: the id in the key stays true.
             handler = self._handlers[key] = Handler(function)
         return handler
 
 
+_POSITIONAL = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
 _CACHED_HANDLERS = 4096
 
 

@@ -9,10 +9,11 @@ or for the writer, comes before the next step and never at the moment of suspens
 from __future__ import annotations
 
 from collections.abc import Callable
+from time import perf_counter
 from typing import Any, Protocol
 
 import anyio
-from anyio.lowlevel import checkpoint
+from anyio.lowlevel import checkpoint, checkpoint_if_cancelled
 
 from kkrpc_py.channel.steps import finish, run_stepped, stepper
 from kkrpc_py.core.calls import MAX_BATCH, IncomingCall
@@ -29,6 +30,11 @@ _SIZED: frozenset[type[Any]] = frozenset({bytes, str, bytearray, memoryview})
 _TURN = 1024
 """Values after which a generator that never suspends lets the other tasks run."""
 
+_TURN_SECONDS = 0.005
+"""The same for a generator that computes for long between its values."""
+_BATCH_SECONDS = 0.002
+"""Of values that take long to make a batch holds fewer: they are wanted as they come."""
+
 _ENDED, _SUSPENDED, _FULL = range(3)
 
 
@@ -40,6 +46,11 @@ class Link(Protocol):
     @property
     def congested(self) -> bool:
         """More waits to be written than `Limits.send_high_water`."""
+        ...
+
+    @property
+    def stopping(self) -> bool:
+        """The channel ends: nothing more is sent."""
         ...
 
     def kick(self) -> None:
@@ -65,6 +76,7 @@ class Producer:
         "_step",
         "_stepping",
         "_trap",
+        "_turn_began",
         "error",
     )
 
@@ -77,6 +89,7 @@ class Producer:
         self._batch: list[Any] = []
         self._fitting = 1
         self._since_turn = 0
+        self._turn_began = perf_counter()
         self._changed: anyio.Event | None = None
         self._step: Any = None
         self._trap: Any = None
@@ -89,8 +102,9 @@ class Producer:
         advance = iterator.__anext__
         while True:
             await self._make_room()
-            if self._call.stopping():  # the iterator took the cancellation for something else
+            if self.over:  # the iterator took the cancellation for something else
                 return
+            began = perf_counter()
             outcome = self._collect(advance)
             if outcome is _SUSPENDED:
                 step, self._step = self._step, None
@@ -98,9 +112,11 @@ class Producer:
                     value = await finish(step.send, step.throw, self._trap, self._flush_or_interrupt)
                 except StopAsyncIteration:
                     return
+                finally:
+                    self._turn_began = perf_counter()
                 self._batch.append(value)
             elif outcome is _FULL:
-                self.flush()
+                self._flush_full(began)
             else:
                 return
 
@@ -151,10 +167,12 @@ class Producer:
 
         def send(value: Any) -> Any:
             self._stepping = True
+            self._turn_began = perf_counter()
             return coroutine.send(value)
 
         def throw(exc: BaseException) -> Any:
             self._stepping = True
+            self._turn_began = perf_counter()
             return coroutine.throw(exc)
 
         def on_suspend() -> None:
@@ -167,14 +185,20 @@ class Producer:
             self._stepping = False
 
     async def push(self, value: Any) -> None:
-        """Send `value` once there is room for it."""
+        """Send `value` once there is room for it. Once the consumer has gone, it goes nowhere."""
         if self._full:
             await self._make_room()
+        if self.over:
+            await checkpoint()  # where the handler's cancellation finds it, unless it shields itself
+            return
         self._batch.append(value)
         # Another task of the handler's may send while the handler itself is parked: nothing
         # would flush for it.
-        if not self._stepping or self._full:
+        if not self._stepping:
             self.flush()
+            await self._make_room()
+        elif self._full:
+            self._flush_full(self._turn_began)
             await self._make_room()
 
     # What both share -----------------------------------------------------------------------
@@ -184,16 +208,26 @@ class Producer:
         large = bool(self._batch) and self._batch[-1].__class__ in _SIZED and len(self._batch[-1]) > _LARGE
         return large or len(self._batch) >= min(self._call.room, self._fitting)
 
+    @property
+    def over(self) -> bool:
+        """The consumer wants no more, or the channel ends. Raises why a value could not be sent."""
+        if self.error is not None:
+            raise self.error
+        return self._call.stopping() or self._link.stopping
+
     def flush(self) -> None:
         """Send what is collected, as far as the credit goes. Raises NotSerializable and LimitExceeded."""
+        if self.error is not None:
+            raise self.error
         batch = self._batch
         if not batch or not self._call.room:
             return
         count = len(batch)
         try:
             size = self._link.connection.send_chunks(self._call, batch)
-        except (NotSerializable, LimitExceeded):
+        except (NotSerializable, LimitExceeded) as exc:
             batch.clear()
+            self.error = exc  # nothing may follow what is missing
             raise
         except Exception as exc:
             batch.clear()
@@ -205,34 +239,44 @@ class Producer:
         fitting = _FRAME_BYTES * count // size if size else 1
         self._fitting = max(1, min(self._fitting * 2, fitting, MAX_BATCH))
 
+    def _flush_full(self, began: float) -> None:
+        """Flush a batch that was collected without a pause since `began`."""
+        count, seconds = len(self._batch), perf_counter() - began
+        self.flush()
+        if seconds > _BATCH_SECONDS:
+            self._fitting = max(1, min(self._fitting, int(count * _BATCH_SECONDS / seconds)))
+
     def _flush_or_interrupt(self) -> None:
         """Flush at the moment of suspension, where nothing may be raised."""
         try:
             self.flush()
         except Exception as exc:
-            self.error = exc
-            self._interrupt()
+            if self.error is None or exc is self.error:
+                self.error = exc
+                self._interrupt()
 
     def credited(self) -> None:
         """The consumer has granted more."""
         self._flush_or_interrupt()
-        self._wake()
+        self.wake()
 
-    def _wake(self) -> None:
+    def wake(self) -> None:
+        """Something has changed for whoever waits here."""
         if self._changed is not None:
             self._changed.set()
             self._changed = None
 
     async def _make_room(self) -> None:
         """Wait until a value may be added: for credit, for the writer, for the other tasks' turn."""
-        if self._since_turn >= _TURN:
+        if self._since_turn >= _TURN or perf_counter() - self._turn_began > _TURN_SECONDS:
             self._since_turn = 0
             await checkpoint()
-        while True:
+            self._turn_began = perf_counter()
+        while not self.over:
             if len(self._batch) >= min(self._call.room, self._fitting):
                 self.flush()
             if self._link.congested:
-                self._link.when_clear(self._wake)
+                self._link.when_clear(self.wake)
             elif len(self._batch) < self._call.room:
                 return
             await self._change()
@@ -240,11 +284,13 @@ class Producer:
     async def drain(self) -> None:
         """Wait until all that was collected is sent."""
         self.flush()
-        while self._batch:
+        while self._batch and not self.over:
             await self._change()
 
     async def _change(self) -> None:
         """Wait until credit comes or the writer has caught up."""
+        # On asyncio a task that is woken in each turn of the loop is never found waiting to be cancelled.
+        await checkpoint_if_cancelled()
         if self._changed is None:
             self._changed = anyio.Event()
         await self._changed.wait()

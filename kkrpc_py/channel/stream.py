@@ -12,6 +12,7 @@ from types import TracebackType
 from typing import Any, Generic, Protocol, TypeVar
 
 import anyio
+from anyio.lowlevel import checkpoint, checkpoint_if_cancelled
 
 from kkrpc_py.channel.threads import Post
 from kkrpc_py.core.calls import OutgoingCall
@@ -21,6 +22,9 @@ from kkrpc_py.errors import CallCancelled, ErrorValue, KkrpcError, error_from_wi
 __all__ = ["StreamCall", "StreamHost", "StreamIterator", "StreamReceiver"]
 
 T = TypeVar("T")
+
+_TURN = 1024
+"""Values that are read without a wait before the other tasks get their turn."""
 
 
 class StreamHost(Protocol):
@@ -43,6 +47,7 @@ class StreamReceiver:
         "_error",
         "_frames",
         "_held",
+        "_since_wait",
         "abandoned",
         "call",
         "cancelled",
@@ -74,6 +79,7 @@ class StreamReceiver:
         self._held: tuple[int, int] | None = None
         self._changed: anyio.Event | None = None
         self._discarding = False
+        self._since_wait = 0
 
     # The reader's side ---------------------------------------------------------------------
 
@@ -107,17 +113,21 @@ class StreamReceiver:
     async def next_value(self) -> Any:
         """The next value, when `values` is empty. Raises StopAsyncIteration at the end."""
         while True:
-            if self._held is not None:
-                self._give_back(*self._held)
-                self._held = None
             if self.cancelled:
                 raise self.cancellation()
             if self._frames:
                 values, size = self._frames.popleft()
-                self._held = (len(values), size)
+                self._since_wait += len(values)
+                if self._since_wait > _TURN:
+                    self._since_wait = 0
+                    await checkpoint()
                 if values:
+                    self._held = (len(values), size)
                     self.values.extend(reversed(values))
-                    return self.values.pop()
+                    value = self.values.pop()
+                    if not self.values:
+                        self.release()
+                    return value
             elif self.ended:
                 self.exhausted = True
                 if self._error is not None:
@@ -126,7 +136,17 @@ class StreamReceiver:
             else:
                 await self.change()
 
+    def release(self) -> None:
+        """The last value of a frame has been taken: its credit goes back at once (CRD-8)."""
+        if self._held is not None:
+            held, self._held = self._held, None
+            self._give_back(*held)
+
     async def change(self) -> None:
+        """Wait until something has arrived."""
+        # On asyncio a task that is woken in each turn of the loop is never found waiting to be cancelled.
+        await checkpoint_if_cancelled()
+        self._since_wait = 0
         if self._changed is None:
             self._changed = anyio.Event()
         await self._changed.wait()
@@ -135,9 +155,7 @@ class StreamReceiver:
         """Read no more values, but let the producer finish."""
         self._discarding = True
         self.values.clear()
-        if self._held is not None:
-            self._give_back(*self._held)
-            self._held = None
+        self.release()
         for values, size in self._frames:
             self._give_back(len(values), size)
         self._frames.clear()
@@ -200,10 +218,12 @@ class StreamIterator(Generic[T]):
 
     async def __anext__(self) -> T:
         """The next value. Raises what the stream ended in, once its values are read."""
-        if self._values:
-            value: T = self._values.pop()
+        values, receiver = self._values, self._receiver
+        if values:
+            value: T = values.pop()
+            if not values and receiver is not None:
+                receiver.release()
             return value
-        receiver = self._receiver
         if receiver is None:
             begin, self._begin = self._begin, None
             if begin is None:

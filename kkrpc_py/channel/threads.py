@@ -13,7 +13,7 @@ from collections.abc import Callable, Generator
 from typing import Any
 
 import anyio
-from anyio.lowlevel import current_token
+from anyio.lowlevel import checkpoint_if_cancelled, current_token
 
 __all__ = ["Post", "ThreadedGenerator", "Threads", "current_post"]
 
@@ -62,6 +62,12 @@ class Threads:
                 self._count += 1
                 threading.Thread(target=self._work, name="kkrpc_py handler", daemon=True).start()
 
+    def _withdraw(self, job: Callable[[], None]) -> None:
+        """Forget a job that no thread has taken: nobody waits for it any more."""
+        with self._lock:
+            if job in self._jobs:
+                self._jobs.remove(job)
+
     def close(self) -> None:
         with self._lock:
             self._closed = True
@@ -96,7 +102,11 @@ class Threads:
             self.post(done.set)
 
         self.submit(job)
-        await done.wait()
+        try:
+            await done.wait()
+        except BaseException:
+            self._withdraw(job)
+            raise
         returned, value = outcome
         outcome.clear()
         if returned:
@@ -146,6 +156,7 @@ class ThreadedGenerator:
                         raise error
                     raise StopAsyncIteration
                 changed = self._changed = anyio.Event()
+            await checkpoint_if_cancelled()
             await changed.wait()
 
     def stop(self) -> None:

@@ -529,7 +529,7 @@ class Connection:
 
     def _violation(self, reason: str) -> ev.Event:
         self.violations += 1
-        return ev.Violated(reason)
+        return ev.Violated(reason, self.violations)
 
     def _refuse(self, id: m.Id | None, text: str) -> ev.Event | None:
         if id in self.incoming:

@@ -100,6 +100,8 @@ class Violated(msgspec.Struct, frozen=True):
     """The peer broke a rule that costs no more than a count and a line in the log."""
 
     reason: str
+    number: int = 0
+    """How many it has broken so far, this one included."""
 
 
 class Lost(msgspec.Struct, frozen=True):

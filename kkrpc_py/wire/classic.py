@@ -235,7 +235,13 @@ class Parser:
         id = mapping.get("id", UNSET)
         kind = type(id)
         if kind is str:
-            fits = len(id) <= self._id_surely or len(id.encode("utf-8", "surrogatepass")) <= self._id_bytes
+            text: str = id
+            if len(text) <= self._id_surely and text.isascii():
+                return text
+            try:
+                fits = len(text.encode()) <= self._id_bytes
+            except UnicodeEncodeError:  # an unpaired surrogate, which CBOR could not answer under
+                fits = False
             return id if fits else _Wrong.ID
         if kind is int:
             return id if -self._id_bound < id < self._id_bound else _Wrong.ID

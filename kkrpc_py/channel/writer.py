@@ -1,0 +1,169 @@
+"""The sending side of a channel: one task owns it, and whoever has something to say leaves it here.
+
+This module owns writes, and the waiting of those who would send more than the peer reads. What is
+written in which order is decided by `core.outbox`.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import Any
+
+import anyio
+
+from kkrpc_py.core.connection import Connection
+
+__all__ = ["Writer"]
+
+_log = logging.getLogger("kkrpc_py")
+
+_WRITE_BYTES = 1 << 18
+_JOINED_BYTES = 1 << 16
+"""Frames up to this size are joined into one write; larger ones are not worth the copy."""
+_FEW_CALLS = 2
+"""Up to so many calls in flight a frame is written at once, if that needs no waiting."""
+_STOCK_READ = 1 << 16
+
+
+class Writer:
+    """Writes what the connection's outbox holds. `run` is its task."""
+
+    def __init__(self, stream: Any, connection: Connection, preamble: bytes) -> None:
+        self.finished = anyio.Event()
+        """Nothing more is written: it was stopped, or the byte stream broke."""
+        self.scope = anyio.CancelScope(shield=True)
+        self._stream = stream
+        self._connection = connection
+        self._preamble = preamble
+        self._high_water = connection.limits.send_high_water
+        self._send_nowait: Callable[[bytes], int] | None = getattr(stream, "send_nowait", None)
+        self._unsent = b""
+        self._stopping = False
+        self._broken = False
+        self._to_write: anyio.Event | None = None
+        self._wakes: set[Callable[[], None]] = set()
+        self._room: anyio.Event | None = None
+
+    async def run(self) -> str:
+        """Write until `stop`; returns why it could not go on, or an empty string."""
+        reason = "the writer was cancelled"
+        try:
+            with self.scope:
+                await self._write()
+            reason = ""
+        except (anyio.BrokenResourceError, anyio.ClosedResourceError, OSError):
+            reason = "the peer does not read any more"
+        except Exception:
+            _log.exception("the writer failed")
+            reason = "the writer failed"
+        finally:
+            self._broken = bool(reason)
+            self._connection.outbox.clear()
+            self.finished.set()
+        return reason
+
+    def stop(self) -> None:
+        """Write what is left, and end."""
+        self._stopping = True
+        self.wake_waiting()
+        self.kick()
+
+    def kick(self) -> None:
+        """There is something to write."""
+        connection = self._connection
+        if self._to_write is None or not (connection.outbox.size or self._stopping):
+            if self._broken:
+                connection.outbox.clear()
+            return  # the task is at it, or there is nothing
+        if (
+            self._send_nowait is not None
+            and len(connection.outgoing) + len(connection.incoming) <= _FEW_CALLS
+        ):
+            # With little going on, a write of its own costs less than waking the task; with much
+            # going on, one write for many frames does.
+            data = self._prepared(b"".join(connection.data_to_send(_WRITE_BYTES)))
+            try:
+                written = self._send_nowait(data)
+            except (anyio.BrokenResourceError, anyio.ClosedResourceError):
+                written = 0  # the task meets the same, and says so
+            if written == len(data) and not connection.outbox.size and not self._stopping:
+                self.relieve()
+                return
+            self._unsent = data[written:]
+        self._to_write.set()
+        self._to_write = None
+
+    async def _write(self) -> None:
+        connection, stream = self._connection, self._stream
+        while True:
+            self.relieve()
+            if self._unsent:
+                unsent, self._unsent = self._unsent, b""
+                await stream.send(unsent)
+            frames = connection.data_to_send(_WRITE_BYTES)
+            if frames:
+                for data in _joined(frames):
+                    await stream.send(self._prepared(data))
+            elif self._stopping:
+                return
+            else:
+                self.relieve()
+                self._to_write = event = anyio.Event()
+                await event.wait()
+
+    def _prepared(self, data: bytes) -> bytes:
+        """`data` as one write, which a stock reader bears too (FRM-10)."""
+        if self._preamble:
+            data, self._preamble = self._preamble + data, b""
+        if len(data) % _STOCK_READ == 1 and self._connection.stock:
+            # It reads so many bytes at a time, and drops a read that holds the last line feed alone.
+            data = b" " + data
+        return data
+
+    # Those who wait for room ---------------------------------------------------------------
+
+    @property
+    def congested(self) -> bool:
+        return self._broken or self._connection.outbox.size > self._high_water
+
+    def when_clear(self, wake: Callable[[], None]) -> None:
+        self._wakes.add(wake)
+
+    async def room_changed(self) -> None:
+        """Wait until there may be room again; ask `congested` before and after."""
+        if self._room is None:
+            self._room = anyio.Event()
+        await self._room.wait()
+
+    def relieve(self) -> None:
+        """Wake those who wait for room, if there is some."""
+        if (self._wakes or self._room is not None) and not self.congested:
+            self.wake_waiting()
+
+    def wake_waiting(self) -> None:
+        wakes, self._wakes = self._wakes, set()
+        for wake in wakes:
+            wake()
+        if self._room is not None:
+            self._room.set()
+            self._room = None
+
+
+def _joined(frames: list[bytes]) -> list[bytes]:
+    """The frames as few writes; a large one goes by itself, uncopied."""
+    if len(frames) == 1:
+        return frames
+    writes: list[bytes] = []
+    small: list[bytes] = []
+    for frame in frames:
+        if len(frame) <= _JOINED_BYTES:
+            small.append(frame)
+            continue
+        if small:
+            writes.append(b"".join(small))
+            small = []
+        writes.append(frame)
+    if small:
+        writes.append(b"".join(small))
+    return writes
