@@ -29,6 +29,8 @@ class Limits:
     """UTF-8 bytes, or digits, of a message id (MSG-2)."""
     calls: int = 16_384
     """Calls and streams of the peer that run here at once; one more is refused (CALL-7)."""
+    call_bytes: int = 256 * _MIB
+    """Frames of the calls of the peer that run here at once; one more is refused (CALL-7)."""
     threads: int = 16
     """Threads that run `def` handlers for one channel, and as many again for sync generators, each of which
     keeps its thread as long as its stream lives."""

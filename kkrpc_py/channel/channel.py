@@ -303,6 +303,8 @@ class RPCChannel:
             self.crash(exc)
         except (KeyboardInterrupt, SystemExit) as exc:
             self.crash(exc)
+        except anyio.get_cancelled_exc_class():
+            pass  # aimed at this task alone, on asyncio: the channel ends, in order
         finally:
             self._lose(ChannelClosed("the reader was cancelled"))
             self._stop()
@@ -428,6 +430,8 @@ class RPCChannel:
             self.crash(exc)
         except (KeyboardInterrupt, SystemExit) as exc:
             self.crash(exc)
+        except anyio.get_cancelled_exc_class():
+            pass  # aimed at this task alone, on asyncio: the channel ends, in order
         finally:
             if reason:
                 self._lose(ChannelClosed(reason))

@@ -225,9 +225,8 @@ class Producer:
         count = len(batch)
         try:
             size = self._link.connection.send_chunks(self._call, batch)
-        except (NotSerializable, LimitExceeded) as exc:
+        except (NotSerializable, LimitExceeded):
             batch.clear()
-            self.error = exc  # nothing may follow what is missing
             raise
         except Exception as exc:
             batch.clear()
@@ -251,8 +250,8 @@ class Producer:
         try:
             self.flush()
         except Exception as exc:
-            if self.error is None or exc is self.error:
-                self.error = exc
+            if self.error is None:
+                self.error = exc  # nothing may follow what is missing
                 self._interrupt()
 
     def credited(self) -> None:

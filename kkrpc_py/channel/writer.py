@@ -7,10 +7,12 @@ written in which order is decided by `core.outbox`.
 from __future__ import annotations
 
 import logging
+from collections import deque
 from collections.abc import Callable
 from typing import Any
 
 import anyio
+from anyio.lowlevel import checkpoint_if_cancelled
 
 from kkrpc_py.core.connection import Connection
 
@@ -24,6 +26,8 @@ _JOINED_BYTES = 1 << 16
 _FEW_CALLS = 2
 """Up to so many calls in flight a frame is written at once, if that needs no waiting."""
 _STOCK_READ = 1 << 16
+_WOKEN = 16
+"""Of those who wait for room so many are woken at once: each may use up what there is."""
 
 
 class Writer:
@@ -43,7 +47,7 @@ class Writer:
         self._broken = False
         self._to_write: anyio.Event | None = None
         self._wakes: set[Callable[[], None]] = set()
-        self._room: anyio.Event | None = None
+        self._queue: deque[anyio.Event] = deque()
 
     async def run(self) -> str:
         """Write until `stop`; returns why it could not go on, or an empty string."""
@@ -132,22 +136,32 @@ class Writer:
 
     async def room_changed(self) -> None:
         """Wait until there may be room again; ask `congested` before and after."""
-        if self._room is None:
-            self._room = anyio.Event()
-        await self._room.wait()
+        await checkpoint_if_cancelled()
+        event = anyio.Event()
+        self._queue.append(event)
+        try:
+            await event.wait()
+        finally:
+            if not event.is_set():
+                self._queue.remove(event)
+            # Whoever was woken and sends nothing must not keep the next from being woken.
+            self.relieve()
 
     def relieve(self) -> None:
-        """Wake those who wait for room, if there is some."""
-        if (self._wakes or self._room is not None) and not self.congested:
-            self.wake_waiting()
+        """Wake those who wait for room, if there is some: the first few of a queue, not all of it."""
+        if (self._wakes or self._queue) and not self.congested:
+            self._wake(_WOKEN)
 
     def wake_waiting(self) -> None:
+        """Wake all of them: the channel ends."""
+        self._wake(len(self._queue))
+
+    def _wake(self, most: int) -> None:
         wakes, self._wakes = self._wakes, set()
         for wake in wakes:
             wake()
-        if self._room is not None:
-            self._room.set()
-            self._room = None
+        for _ in range(min(most, len(self._queue))):
+            self._queue.popleft().set()
 
 
 def _joined(frames: list[bytes]) -> list[bytes]:

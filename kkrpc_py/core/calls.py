@@ -41,14 +41,16 @@ class OutgoingCall:
 class IncomingCall:
     """A call that the peer made."""
 
-    __slots__ = ("features", "id", "lane", "method", "owner", "state", "window")
+    __slots__ = ("features", "id", "lane", "method", "owner", "size", "state", "window")
 
-    def __init__(self, id: Id | None, method: str, features: frozenset[str]) -> None:
+    def __init__(self, id: Id | None, method: str, features: frozenset[str], size: int) -> None:
         self.id = id
         self.method = method
         self.state = CalleeState.RUNNING
         self.features = features
         """The extensions that hold for this call (HEL-5)."""
+        self.size = size
+        """Bytes of the request's frame: what its arguments may hold of memory, roughly."""
         self.owner: Any = None
         """Whatever the layer above ties to the call; the core never looks at it."""
         self.lane: StreamLane | None = None

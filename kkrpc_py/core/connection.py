@@ -65,6 +65,7 @@ class Connection:
         self._encoder = Encoder(codec, self.limits)
         self._decoder = Decoder(self.limits)
         self._anonymous = 0
+        self._incoming_bytes = 0
         self._next_id = 0
         self._left: dict[m.Id, None] = {}
         """Streams of a stock peer that were cancelled lately: what still comes is no fault of the peer."""
@@ -405,6 +406,7 @@ class Connection:
     def _step_callee(self, call: IncomingCall, event: CalleeEvent) -> Do:
         call.state, do = CALLEE[call.state, event]
         if call.state is CalleeState.DONE:
+            self._incoming_bytes -= call.size
             if call.id is None:
                 self._anonymous -= 1
             else:
@@ -420,10 +422,14 @@ class Connection:
         if message.callback_ids:
             self._refuse(id, "callbacks are not supported")
             return None
+        if self._incoming_bytes + size > self.limits.call_bytes:
+            self._put(m.Failure(id, error_to_wire(LimitExceeded("too large calls at once (call_bytes)"))))
+            return self._violation("more bytes of running calls than Limits.call_bytes")
         if len(self.incoming) + self._anonymous >= self.limits.calls:
             self._put(m.Failure(id, error_to_wire(LimitExceeded("too many calls at once (calls)"))))
             return self._violation("more calls at once than Limits.calls")
-        call = IncomingCall(id, method, self._agreed if self._agreed is not None else _NOTHING)
+        call = IncomingCall(id, method, self._agreed if self._agreed is not None else _NOTHING, size)
+        self._incoming_bytes += size
         if id is None:
             self._anonymous += 1
         else:

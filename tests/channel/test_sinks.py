@@ -162,9 +162,9 @@ async def test_where_the_parameter_may_stand() -> None:
         assert [v async for v in api.sink_first()] == [0, 1, 2]
         assert [v async for v in api.bare_annotation(5)] == [5]
         assert [v async for v in api.keyword_only(5)] == [5]
-        with pytest.raises(TypeError, match="takes 1 arguments, 2 were given"):
+        with pytest.raises(TypeError, match="takes 1 positional arguments; given: 2"):
             await api.numbers(1, 2)
-        with pytest.raises(TypeError, match="takes 1 arguments, 0 were given"):
+        with pytest.raises(TypeError, match="takes 1 positional arguments; given: 0"):
             await api.numbers()
 
 

@@ -1,4 +1,4 @@
-"""`def` handlers and sync generators: on threads of the library's own, bounded, left behind where they block."""
+"""`def` handlers and sync generators: on threads of their own, bounded, left behind where they block."""
 
 from __future__ import annotations
 

@@ -171,7 +171,7 @@ def test_a_wrong_id_makes_a_message_malformed(kind: str, id: Any) -> None:
     assert message.reason in (BAD_ID, NO_ID)
 
 
-@pytest.mark.parametrize("id", ["", "x" * 256, "\u20ac" * 85, "\ud800", 0, -1, 10**256 - 1])
+@pytest.mark.parametrize("id", ["", "x" * 256, "\u20ac" * 85, 0, -1, 10**256 - 1])
 def test_an_id_keeps_its_type_and_value(id: str | int) -> None:
     message = parse({"id": id, "type": "stream-cancel"})
     assert isinstance(message, StreamCancel)
