@@ -10,6 +10,7 @@ import atexit
 import contextlib
 import enum
 import fcntl
+import io
 import os
 import select
 import stat
@@ -41,8 +42,8 @@ def open_stdio() -> StdioStream:
     """Move the protocol off the descriptors 0 and 1, and return it. Once a process; never undone.
 
     Afterwards descriptor 0 is the null device and descriptor 1 is what descriptor 2 is: `print()`
-    goes to stderr, C code and processes started later cannot reach the protocol. A closed stdin is
-    one that has ended, a closed stdout one that nobody reads. Needs no event loop.
+    goes to stderr, line by line; C code and processes started later cannot reach the protocol. A
+    closed stdin is one that has ended, a closed stdout one that nobody reads. Needs no event loop.
     """
     owners = [_owner_of(0, sys.__stdin__), _owner_of(1, sys.__stdout__), _owner_of(2, sys.__stderr__)]
     for fd, owner in enumerate(owners):
@@ -64,6 +65,9 @@ def open_stdio() -> StdioStream:
     if sys.stdout is not None:
         with contextlib.suppress(OSError, ValueError):
             sys.stdout.flush()  # what was printed before goes where prints go
+            # To a pipe Python prints in blocks; a parent wants its child's prints as they come.
+            if isinstance(sys.stdout, io.TextIOWrapper):
+                sys.stdout.reconfigure(line_buffering=True)
     stream = StdioStream(read_fd, write_fd, enlarge="write", turn=turn)
     stream.shares_output = turn is not None
     return stream

@@ -134,7 +134,9 @@ class API:
             for i in range(n):
                 os.write(1, b"thread %d\n" % i)
 
-        threading.Thread(target=shout).start()
+        threading.Thread(
+            target=shout, daemon=False
+        ).start()  # handler threads are daemons, and so their children
 
 
 def _access(fd: int) -> int:
