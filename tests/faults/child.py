@@ -136,7 +136,7 @@ class API:
 
         threading.Thread(
             target=shout, daemon=False
-        ).start()  # handler threads are daemons, and so their children
+        ).start()  # a handler thread is a daemon
 
 
 def _access(fd: int) -> int:
