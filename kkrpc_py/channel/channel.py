@@ -286,6 +286,11 @@ class RPCChannel:
         self._stop()
         self._task_group.cancel_scope.cancel()
 
+    def _task_failed(self, exc: BaseException) -> None:
+        # A cancellation was aimed at the task alone, on asyncio: then the channel ends, in order.
+        if not isinstance(exc, anyio.get_cancelled_exc_class()):
+            self.crash(exc)
+
     # Reading -------------------------------------------------------------------------------
 
     async def _read(self) -> None:
@@ -299,12 +304,8 @@ class RPCChannel:
                 self._lose(error)
                 if self._ended_cleanly:
                     await self._finish_running()
-        except Exception as exc:
-            self.crash(exc)
-        except (KeyboardInterrupt, SystemExit) as exc:
-            self.crash(exc)
-        except anyio.get_cancelled_exc_class():
-            pass  # aimed at this task alone, on asyncio: the channel ends, in order
+        except BaseException as exc:
+            self._task_failed(exc)
         finally:
             self._lose(ChannelClosed("the reader was cancelled"))
             self._stop()
@@ -426,12 +427,8 @@ class RPCChannel:
                 # Most often the reader sees the end too, with what came before it, and knows more.
                 with anyio.move_on_after(_LAST_WORDS_SECONDS, shield=True):
                     await self._stopped_event.wait()
-        except Exception as exc:
-            self.crash(exc)
-        except (KeyboardInterrupt, SystemExit) as exc:
-            self.crash(exc)
-        except anyio.get_cancelled_exc_class():
-            pass  # aimed at this task alone, on asyncio: the channel ends, in order
+        except BaseException as exc:
+            self._task_failed(exc)
         finally:
             if reason:
                 self._lose(ChannelClosed(reason))

@@ -134,9 +134,7 @@ class API:
             for i in range(n):
                 os.write(1, b"thread %d\n" % i)
 
-        threading.Thread(
-            target=shout, daemon=False
-        ).start()  # a handler thread is a daemon
+        threading.Thread(target=shout, daemon=False).start()  # a handler thread is a daemon
 
 
 def _access(fd: int) -> int:
