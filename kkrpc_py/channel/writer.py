@@ -106,13 +106,13 @@ class Writer:
                 unsent, self._unsent = self._unsent, b""
                 await stream.send(unsent)
             frames = connection.data_to_send(_WRITE_BYTES)
+            self.relieve()  # there is room as soon as they are taken, however long the write lasts
             if frames:
                 for data in _joined(frames):
                     await stream.send(self._prepared(data))
             elif self._stopping:
                 return
             else:
-                self.relieve()
                 self._to_write = event = anyio.Event()
                 await event.wait()
 
