@@ -247,7 +247,6 @@ class RPCChannel:
         if self._stopping:
             return
         self._stopping = True
-        self._dispatcher.closing = True
         self._pool.close()
         self._dispatcher.wake_producers()
         self._stopped_event.set()

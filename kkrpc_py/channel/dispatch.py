@@ -74,7 +74,6 @@ class Dispatcher:
         self.threads = threads
         self.generator_threads = generator_threads
         self.tracebacks = tracebacks
-        self.closing = False
 
     def start(self, call: IncomingCall, args: list[Any]) -> None:
         """Begin `call`; the reader never waits for it."""
@@ -117,7 +116,7 @@ class Dispatcher:
 class CallTask:
     """One call while it runs; a `workers.Job`."""
 
-    __slots__ = ("args", "call", "context", "dispatcher", "handler", "host", "producer", "results", "scope")
+    __slots__ = ("args", "call", "dispatcher", "handler", "host", "producer", "results", "scope")
 
     def __init__(self, dispatcher: Dispatcher, call: IncomingCall, handler: Handler, args: list[Any]) -> None:
         self.dispatcher = dispatcher
@@ -274,7 +273,7 @@ class CallTask:
         if isinstance(exc, KeyboardInterrupt):
             host.crash(exc)
             return
-        if self.dispatcher.closing:
+        if self.host.stopping:
             if cancelled:
                 raise exc
             return
@@ -323,7 +322,7 @@ class CallTask:
         """Close every layer's iterator, the outermost first, each within `Limits.cleanup_seconds`."""
         error: BaseException | None = None
         for stream in reversed(self.results):
-            if self.dispatcher.closing and isinstance(stream, ThreadedGenerator):
+            if self.host.stopping and isinstance(stream, ThreadedGenerator):
                 stream.stop()  # a blocked one must not hold up the closing
                 continue
             aclose = getattr(stream, "aclose", None)

@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextvars
 from collections import deque
 from collections.abc import Callable, Coroutine
+from functools import partial
 from typing import Any, Protocol
 
 import anyio
@@ -150,15 +151,11 @@ class WorkerPool:
         while self._jobs and not scope.cancel_called:
             job = self._jobs.popleft()
             job.scope = scope
-            run = contextvars.copy_context().run
+            run: Any = contextvars.copy_context().run
             step = job.run()
             self._running += 1
             try:
-                await run_stepped(
-                    lambda value, run=run, step=step: run(step.send, value),  # type: ignore[misc]
-                    lambda exc, run=run, step=step: run(step.throw, exc),  # type: ignore[misc]
-                    on_suspend,
-                )
+                await run_stepped(partial(run, step.send), partial(run, step.throw), on_suspend)
             finally:
                 self._running -= 1
                 self._wake()

@@ -141,7 +141,7 @@ class TaggedTypes:
             raise RefusedContent("an infinity or a NaN with an exponent")
         kind = ("F", "n", "N")[option // 2 - 1]
         digits = tuple(map(int, str(mantissa))) if mantissa else ()
-        return Decimal((option % 2, digits, kind))  # type: ignore[arg-type]
+        return Decimal((option % 2, digits, kind))  # type: ignore[arg-type]  # typeshed has no letters there
 
     def _read_fraction(self, content: Any) -> Fraction:
         numerator, denominator = content
