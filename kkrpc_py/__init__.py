@@ -1,17 +1,9 @@
 """RPC whose results can be streams, over any byte stream, compatible with kkrpc's wire."""
 
+from typing import TYPE_CHECKING
+
 from kkrpc_py.channel.call import Call
 from kkrpc_py.channel.channel import RPCChannel, current_channel
-from kkrpc_py.channel.endpoints import (
-    connect_tcp,
-    connect_unix,
-    memory_pair,
-    open_process,
-    run_stdio,
-    serve_stdio,
-    serve_tcp,
-    serve_unix,
-)
 from kkrpc_py.channel.expose import inline, namespace
 from kkrpc_py.channel.interceptors import CallContext, Interceptor, Next
 from kkrpc_py.channel.sink import StreamSink
@@ -28,6 +20,18 @@ from kkrpc_py.errors import (
     RemoteError,
 )
 from kkrpc_py.limits import Limits
+
+if TYPE_CHECKING:
+    from kkrpc_py.channel.endpoints import (
+        connect_tcp,
+        connect_unix,
+        memory_pair,
+        open_process,
+        run_stdio,
+        serve_stdio,
+        serve_tcp,
+        serve_unix,
+    )
 
 __all__ = [
     "Call",
@@ -59,3 +63,19 @@ __all__ = [
     "serve_tcp",
     "serve_unix",
 ]
+
+if not TYPE_CHECKING:  # a checker that saw it would take every misspelt name for one of these
+    # The ways to a channel bring asyncio, TLS, sockets and subprocesses with them: half of what the import
+    # would take. So they come when the first one is asked for (PEP 562).
+    _LATE = frozenset(__all__) - globals().keys()
+
+    def __getattr__(name):
+        if name not in _LATE:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        from kkrpc_py.channel import endpoints
+
+        globals().update((late, getattr(endpoints, late)) for late in _LATE)
+        return globals()[name]
+
+    def __dir__():
+        return sorted({*globals(), *_LATE})

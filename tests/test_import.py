@@ -1,0 +1,86 @@
+"""What `import kkrpc_py` loads, and that the names which come late are there all the same.
+
+Seen from fresh interpreters: in this one everything has long been imported. How long it takes is for the
+benchmarks; here is what keeps it short.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+
+import kkrpc_py as kk
+
+# Each of them costs a millisecond or more, some twenty, and a program that only describes an API needs none.
+HEAVY = {
+    "asyncio", "trio", "uvloop", "ssl", "socket", "selectors", "subprocess", "queue",
+    "concurrent.futures", "multiprocessing", "argparse",
+    "anyio._backends._asyncio", "anyio.streams.tls",
+    "kkrpc_py.channel.endpoints", "kkrpc_py.transports.process", "kkrpc_py.transports.sockets",
+    "kkrpc_py.cli", "kkrpc_py.demo",
+}  # fmt: skip
+
+
+def fresh(code: str) -> Any:
+    """What `code`, run in a new interpreter, leaves in `found`; `loaded()` is the modules since its start."""
+    program = f"""
+import sys
+at_start = set(sys.modules)
+def loaded():
+    return sorted(set(sys.modules) - at_start)
+{code}
+import json
+print(json.dumps(found))
+"""
+    command = [sys.executable, "-W", "error", "-c", program]
+    done = subprocess.run(command, check=True, capture_output=True, text=True, timeout=60)
+    return json.loads(done.stdout)
+
+
+def test_the_import_loads_nothing_heavy() -> None:
+    found = fresh("import kkrpc_py; found = loaded()")
+    assert "kkrpc_py.channel.channel" in found
+    assert HEAVY.intersection(found) == set()
+
+
+def test_the_first_way_to_a_channel_that_is_asked_for_brings_them_all() -> None:
+    before, after, names = fresh("""
+import kkrpc_py
+before = loaded()
+kkrpc_py.memory_pair
+found = before, loaded(), sorted(vars(kkrpc_py))
+""")
+    assert "kkrpc_py.channel.endpoints" not in before
+    assert "kkrpc_py.channel.endpoints" in after
+    assert set(kk.__all__) <= set(names)
+
+
+def test_every_public_name_is_listed_and_can_be_imported() -> None:
+    listed, imported = fresh(f"""
+import kkrpc_py
+listed = dir(kkrpc_py)
+from kkrpc_py import {", ".join(kk.__all__)}
+found = listed, sorted(set(globals()) & set(kkrpc_py.__all__))
+""")
+    assert set(kk.__all__) <= set(listed)
+    assert imported == sorted(kk.__all__)
+
+
+def test_a_star_import_gives_the_public_names() -> None:
+    names = fresh("""
+own = set(globals())
+from kkrpc_py import *
+found = sorted(set(globals()) - own - {"own"})
+""")
+    assert names == sorted(kk.__all__)
+
+
+def test_what_is_no_public_name_is_missing() -> None:
+    with pytest.raises(AttributeError, match="module 'kkrpc_py' has no attribute 'open_proces'"):
+        kk.open_proces  # noqa: B018
+    with pytest.raises(ImportError):
+        exec("from kkrpc_py import open_proces", {})
