@@ -12,6 +12,7 @@ from typing import Any, Generic, Protocol, TypeVar
 
 import anyio
 
+from kkrpc_py.channel.parking import Parking
 from kkrpc_py.channel.stream import StreamCall, StreamHost, StreamIterator, StreamReceiver
 from kkrpc_py.core.calls import OutgoingCall
 from kkrpc_py.errors import CallTimeout, ErrorValue, KkrpcError, NotSerializable, error_from_wire
@@ -47,53 +48,51 @@ class CallHost(StreamHost, Protocol):
 class PendingCall:
     """Where the answer to one call arrives: a value, an error, or a stream."""
 
-    __slots__ = ("_error", "_event", "_value", "receiver")
+    __slots__ = ("_parking", "error", "place", "receiver", "value")
 
-    def __init__(self) -> None:
+    def __init__(self, parking: Parking) -> None:
+        self._parking = parking
+        self.place = parking.new()
         self.receiver: StreamReceiver | None = None
-        self._event = anyio.Event()
-        self._value: Any = None
-        self._error: ErrorValue | KkrpcError | None = None
+        self.value: Any = None
+        self.error: ErrorValue | KkrpcError | None = None
 
     def set_value(self, value: Any) -> None:
-        self._value = value
-        self._event.set()
+        self.value = value
+        self._parking.wake(self.place)
 
     def set_error(self, error: ErrorValue | KkrpcError) -> None:
-        self._error = error
-        self._event.set()
+        self.error = error
+        self._parking.wake(self.place)
 
     def set_stream(self, receiver: StreamReceiver) -> None:
         self.receiver = receiver
-        self._event.set()
-
-    async def answer(self) -> Any:
-        """The value or the StreamReceiver that came. Raises the error that came."""
-        await self._event.wait()
-        if self._error is not None:
-            raise self._error if isinstance(self._error, KkrpcError) else error_from_wire(self._error)
-        return self._value if self.receiver is None else self.receiver
+        self._parking.wake(self.place)
 
 
-async def invoke(host: CallHost, method: str, args: list[Any]) -> Any:
+def invoke(host: CallHost, method: str, args: list[Any]) -> Coroutine[Any, Any, Any]:
     """Send one call and wait for its answer: a value, or a StreamReceiver.
 
     Raises what the handler raised, ChannelClosed, CallTimeout, NotSerializable, LimitExceeded. A
     caller that stops waiting cancels the call.
     """
-    host.check_open()
     if host.timeout is None:
+        return _exchange(host, method, args)
+    return _exchange_within(host.timeout, host, method, args)
+
+
+async def _exchange_within(timeout: float, host: CallHost, method: str, args: list[Any]) -> Any:
+    with anyio.move_on_after(timeout):
         return await _exchange(host, method, args)
-    with anyio.move_on_after(host.timeout):
-        return await _exchange(host, method, args)
-    raise CallTimeout(method, host.timeout)
+    raise CallTimeout(method, timeout)
 
 
 async def _exchange(host: CallHost, method: str, args: list[Any]) -> Any:
+    host.check_open()
     while host.congested:
         await host.room_changed()
         host.check_open()
-    pending = PendingCall()
+    pending = PendingCall(host.parking)
     connection = host.connection
     try:
         call = connection.call(method, args, pending)
@@ -105,12 +104,14 @@ async def _exchange(host: CallHost, method: str, args: list[Any]) -> Any:
         call = connection.call(method, args, pending)
     host.kick()
     try:
-        return await pending.answer()
-    except KkrpcError:  # the answer
-        raise
+        await pending.place
     except BaseException:
         _abandon(host, call, pending)
         raise
+    error = pending.error
+    if error is not None:
+        raise error if isinstance(error, KkrpcError) else error_from_wire(error)
+    return pending.value if pending.receiver is None else pending.receiver
 
 
 def _abandon(host: CallHost, call: OutgoingCall, pending: PendingCall) -> None:

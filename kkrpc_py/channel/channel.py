@@ -21,6 +21,7 @@ from kkrpc_py.channel.call import PendingCall
 from kkrpc_py.channel.dispatch import Dispatcher
 from kkrpc_py.channel.expose import Exposed
 from kkrpc_py.channel.interceptors import Interceptor
+from kkrpc_py.channel.parking import Parking, current_parking
 from kkrpc_py.channel.proxy import Remote
 from kkrpc_py.channel.stream import StreamReceiver
 from kkrpc_py.channel.threads import Post, Threads, current_post
@@ -100,6 +101,7 @@ class RPCChannel:
         self.timeout = timeout
         self.connection = Connection(codec=codec, hello=hello, limits=self.limits)
         self.post: Post
+        self.parking: Parking
         self._stream = byte_stream
         self._receive: Callable[[], Awaitable[bytes]] = (
             functools.partial(byte_stream.receive, _READ_BYTES)
@@ -169,16 +171,17 @@ class RPCChannel:
             raise RuntimeError("a channel can be entered once")
         self._entered = True
         self.post = current_post()
+        self.parking = current_parking()
         self._stopped_event = anyio.Event()
         self._settled_event = anyio.Event()
-        self._writer = Writer(self._stream, self.connection, self._preamble)
+        self._writer = Writer(self._stream, self.connection, self.parking, self._preamble)
         self._read_event = anyio.Event()
         # Two pools: a generator keeps its thread while its consumer may be calling a `def`.
         self._threads = Threads(self.limits.threads, self.post)
         self._generator_threads = Threads(self.limits.threads, self.post)
         self._task_group: TaskGroup = anyio.create_task_group()
         await self._task_group.__aenter__()
-        self._pool = WorkerPool(self._task_group)
+        self._pool = WorkerPool(self._task_group, self.parking)
         self._dispatcher = Dispatcher(
             self,
             self._exposed,

@@ -6,13 +6,14 @@ This is the one place where exceptions become wire errors. A handler may raise a
 
 from __future__ import annotations
 
-import contextlib
+import contextvars
 import logging
 import types
-from collections.abc import Coroutine, Generator, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, Protocol
 
 import anyio
+import msgspec
 from msgspec import UNSET
 
 from kkrpc_py.channel.expose import Exposed, Handler, Runs
@@ -35,6 +36,9 @@ from kkrpc_py.errors import (
 __all__ = ["Dispatcher", "Host"]
 
 _log = logging.getLogger("kkrpc_py")
+
+_VALUES = frozenset((bool, int, float, str, bytes, list, dict, tuple, type(None)))
+"""Results that are neither a stream nor to be awaited, whatever they hold."""
 
 
 class Host(Link, Protocol):
@@ -87,8 +91,29 @@ class Dispatcher:
             self.host.connection.fail(call, error_to_wire(exc))
             self.host.kick()
             return
-        call.owner = task = CallTask(self, call, handler, args)
+        # Handlers begin in the order of their calls: not ahead of those that a worker has yet to take.
+        outcome = None
+        if handler.inline and handler.sink is None and not self.interceptors and self.pool.all_begun:
+            outcome = self._run_inline(call, handler, args)
+            if outcome is None:
+                return
+        call.owner = task = CallTask(self, self.host, call, handler, args, outcome)
         self.pool.submit(task)
+
+    def _run_inline(self, call: IncomingCall, handler: Handler, args: list[Any]) -> Outcome | None:
+        """Run a handler here, without a task; returns what a task has to deal with, most often nothing."""
+        try:
+            handler.check(len(args))
+            result = contextvars.copy_context().run(handler.function, *args)
+        except BaseException as exc:
+            return Outcome(error=exc)
+        if type(result) in _VALUES and not self.host.congested:
+            try:
+                self.host.connection.respond(call, result)
+                return None
+            except Exception:  # the task meets the same, and says so
+                pass
+        return Outcome(result)
 
     def cancel(self, call: IncomingCall) -> None:
         """The peer has cancelled `call`."""
@@ -113,21 +138,32 @@ class Dispatcher:
             task.producer.credited()
 
 
-class CallTask:
+class Outcome(msgspec.Struct, eq=False):
+    """What a handler that has run already returned or raised."""
+
+    value: Any = None
+    error: BaseException | None = None
+
+    def unwrap(self) -> Any:
+        if self.error is not None:
+            raise self.error
+        return self.value
+
+
+class CallTask(msgspec.Struct, eq=False):
     """One call while it runs; a `workers.Job`."""
 
-    __slots__ = ("args", "call", "dispatcher", "handler", "host", "producer", "results", "scope")
-
-    def __init__(self, dispatcher: Dispatcher, call: IncomingCall, handler: Handler, args: list[Any]) -> None:
-        self.dispatcher = dispatcher
-        self.host = dispatcher.host
-        self.call = call
-        self.handler = handler
-        self.args = args
-        self.scope: anyio.CancelScope | None = None
-        self.producer: Producer | None = None
-        self.results: list[Any] = []
-        """What each layer of the onion returned, innermost first: the streams to close."""
+    dispatcher: Dispatcher
+    host: Host
+    call: IncomingCall
+    handler: Handler
+    args: list[Any]
+    outcome: Outcome | None = None
+    """Set where the handler ran before there was a task."""
+    scope: anyio.CancelScope | None = None
+    producer: Producer | None = None
+    results: list[Any] = msgspec.field(default_factory=list)
+    """What each layer of the onion returned, innermost first: the streams to close."""
 
     async def run(self) -> None:
         """Run the handler and answer. Raises nothing but the cancellation of `scope`."""
@@ -162,7 +198,7 @@ class CallTask:
             result = await self._invoke(self.args, {})
         if self.producer is not None:  # a sink's handler has sent its stream already
             await self._finish_stream(self.producer, result)
-        elif _is_stream(result):
+        elif type(result) not in _VALUES and _is_stream(result):
             self._note_result(result)
             if not self.call.stopping():
                 await self._stream(result)
@@ -175,12 +211,16 @@ class CallTask:
             handler.check(len(args))
         if handler.sink is not None:
             return await self._run_sink(handler, args, kwargs)
-        if handler.runs is Runs.ON_THREAD:
+        if self.outcome is not None:
+            result = self.outcome.unwrap()
+        elif handler.runs is Runs.ON_THREAD:
             result = await self.dispatcher.threads.run(handler.function, *args, **kwargs)
         else:
             result = handler.function(*args, **kwargs)
-        while isinstance(result, Coroutine):
+        while type(result) is types.CoroutineType or isinstance(result, Coroutine):
             result = await result
+        if type(result) in _VALUES:
+            return result
         if isinstance(result, types.GeneratorType):
             if handler.inline:
                 return _InlineGenerator(result)
@@ -210,16 +250,14 @@ class CallTask:
         if self.call.stopping():
             return
         try:
-            with _own_faults():
-                host.connection.respond(self.call, value)
+            _own(host.connection.respond, self.call, value)
         except NotSerializable as exc:
             if not (exc.needs_cbor and host.connection.pending):
                 raise
             await host.settled()
             if self.call.stopping():
                 return
-            with _own_faults():
-                host.connection.respond(self.call, value)
+            _own(host.connection.respond, self.call, value)
         host.kick()
 
     def _open(self) -> Producer:
@@ -253,8 +291,7 @@ class CallTask:
         await producer.drain()
         if self.call.stopping():
             return
-        with _own_faults():
-            self.host.connection.end_stream(self.call, UNSET if result is None else result)
+        _own(self.host.connection.end_stream, self.call, UNSET if result is None else result)
         self.host.kick()
 
     async def _answer_error(self, exc: BaseException) -> None:
@@ -365,11 +402,10 @@ def _is_stream(result: Any) -> bool:
     return hasattr(type(result), "__aiter__")
 
 
-@contextlib.contextmanager
-def _own_faults() -> Generator[None]:
-    """What the library raises unexpectedly sends no text to the peer (ERR-5)."""
+def _own(act: Callable[[IncomingCall, Any], None], call: IncomingCall, value: Any) -> None:
+    """`act(call, value)`; what the library raises unexpectedly sends no text to the peer (ERR-5)."""
     try:
-        yield
+        act(call, value)
     except (NotSerializable, LimitExceeded):
         raise
     except Exception as exc:

@@ -151,11 +151,12 @@ class Exposed:
         if self._api is None:
             raise MethodNotFound(NO_API)
         owner = self._api
-        *parents, last = method.split(".")
-        for segment in parents:
-            owner = _namespace_at(owner, segment)
-            if owner is _MISSING:
-                raise MethodNotFound(f"Method path {method} not found at {segment}")
+        parents, dot, last = method.rpartition(".")
+        if dot:
+            for segment in parents.split("."):
+                owner = _namespace_at(owner, segment)
+                if owner is _MISSING:
+                    raise MethodNotFound(f"Method path {method} not found at {segment}")
         function = _callable_at(owner, last)
         if function is _MISSING:
             raise MethodNotFound(f"Method {method} is not a function")
@@ -257,10 +258,12 @@ def _callable_at(owner: Any, segment: str) -> Any:
     if type(owner) is dict:
         found = owner.get(segment, _MISSING)
     else:
-        if _instance_attribute(owner, segment) is not _MISSING:
+        if segment in _instance_dict(owner):
             return _MISSING
         found = _class_attribute(type(owner), segment)
-        if issubclass(type(found), (types.FunctionType, staticmethod, classmethod, functools.partialmethod)):
+        if type(found) is types.FunctionType:  # what most handlers are
+            return found.__get__(owner, type(owner))
+        if issubclass(type(found), (staticmethod, classmethod, functools.partialmethod)):
             found = found.__get__(owner, type(owner))
         elif _is_descriptor(found) and not issubclass(type(found), (functools.partial, *_FUNCTIONS)):
             return _MISSING

@@ -12,9 +12,9 @@ from collections.abc import Callable
 from time import perf_counter
 from typing import Any, Protocol
 
-import anyio
 from anyio.lowlevel import checkpoint, checkpoint_if_cancelled
 
+from kkrpc_py.channel.parking import Parking, Signal
 from kkrpc_py.channel.steps import finish, run_stepped, stepper
 from kkrpc_py.core.calls import MAX_BATCH, IncomingCall
 from kkrpc_py.core.connection import Connection
@@ -42,6 +42,7 @@ class Link(Protocol):
     """What a producer needs of its channel."""
 
     connection: Connection
+    parking: Parking
 
     @property
     def congested(self) -> bool:
@@ -90,7 +91,7 @@ class Producer:
         self._fitting = 1
         self._since_turn = 0
         self._turn_began = perf_counter()
-        self._changed: anyio.Event | None = None
+        self._changed = Signal(link.parking)
         self._step: Any = None
         self._trap: Any = None
         self._stepping = False
@@ -261,9 +262,7 @@ class Producer:
 
     def wake(self) -> None:
         """Something has changed for whoever waits here."""
-        if self._changed is not None:
-            self._changed.set()
-            self._changed = None
+        self._changed.wake()
 
     async def _make_room(self) -> None:
         """Wait until a value may be added: for credit, for the writer, for the other tasks' turn."""
@@ -290,6 +289,4 @@ class Producer:
         """Wait until credit comes or the writer has caught up."""
         # On asyncio a task that is woken in each turn of the loop is never found waiting to be cancelled.
         await checkpoint_if_cancelled()
-        if self._changed is None:
-            self._changed = anyio.Event()
         await self._changed.wait()

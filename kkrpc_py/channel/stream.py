@@ -11,9 +11,9 @@ from collections.abc import Callable, Generator
 from types import TracebackType
 from typing import Any, Generic, Protocol, TypeVar
 
-import anyio
 from anyio.lowlevel import checkpoint, checkpoint_if_cancelled
 
+from kkrpc_py.channel.parking import Parking, Signal
 from kkrpc_py.channel.threads import Post
 from kkrpc_py.core.calls import OutgoingCall
 from kkrpc_py.core.connection import Connection
@@ -31,6 +31,7 @@ class StreamHost(Protocol):
     """What a stream needs of its channel."""
 
     connection: Connection
+    parking: Parking
     post: Post
 
     def kick(self) -> None:
@@ -77,7 +78,7 @@ class StreamReceiver:
         self._error: ErrorValue | KkrpcError | None = None
         self._frames: deque[tuple[list[Any], int]] = deque()
         self._held: tuple[int, int] | None = None
-        self._changed: anyio.Event | None = None
+        self._changed = Signal(host.parking)
         self._discarding = False
         self._since_wait = 0
 
@@ -89,24 +90,19 @@ class StreamReceiver:
             self._give_back(len(values), size)
         else:
             self._frames.append((values, size))
-            self._wake()
+            self._changed.wake()
 
     def end(self, result: Any) -> None:
         self.result = result
         self.ended = True
-        self._wake()
+        self._changed.wake()
 
     def fail(self, error: ErrorValue | KkrpcError) -> None:
         """The stream ended in `error`; what came before it is still read first."""
         if not self.ended:
             self._error = error
             self.ended = True
-        self._wake()
-
-    def _wake(self) -> None:
-        if self._changed is not None:
-            self._changed.set()
-            self._changed = None
+        self._changed.wake()
 
     # The consumer's side -------------------------------------------------------------------
 
@@ -147,8 +143,6 @@ class StreamReceiver:
         # On asyncio a task that is woken in each turn of the loop is never found waiting to be cancelled.
         await checkpoint_if_cancelled()
         self._since_wait = 0
-        if self._changed is None:
-            self._changed = anyio.Event()
         await self._changed.wait()
 
     def discard(self) -> None:
@@ -173,7 +167,7 @@ class StreamReceiver:
         self.values.clear()
         self._frames.clear()
         self._held = None
-        self._wake()
+        self._changed.wake()
         self.host.kick()
         return confirms
 

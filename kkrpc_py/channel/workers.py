@@ -18,7 +18,8 @@ import anyio
 from anyio.abc import TaskGroup
 from anyio.lowlevel import checkpoint
 
-from kkrpc_py.channel.steps import run_stepped
+from kkrpc_py.channel.parking import Parking, Signal
+from kkrpc_py.channel.steps import finish
 
 __all__ = ["Job", "WorkerPool"]
 
@@ -40,11 +41,12 @@ class Job(Protocol):
 
 
 class _Worker:
-    __slots__ = ("scope", "wake")
+    __slots__ = ("place", "scope")
 
     def __init__(self) -> None:
         self.scope = anyio.CancelScope(shield=True)
-        self.wake: anyio.Event | None = None
+        self.place: Any = None
+        """Where it waits while it has nothing to do."""
 
 
 class WorkerPool:
@@ -54,15 +56,16 @@ class WorkerPool:
     in one place.
     """
 
-    def __init__(self, task_group: TaskGroup) -> None:
+    def __init__(self, task_group: TaskGroup, parking: Parking) -> None:
         self._task_group = task_group
+        self._parking = parking
         self._jobs: deque[Job] = deque()
         self._idle: list[_Worker] = []
         self._looking: _Worker | None = None
         self._workers: set[_Worker] = set()
         self._closed = False
         self._running = 0
-        self._changed: anyio.Event | None = None
+        self._changed = Signal(parking)
 
     def submit(self, job: Job) -> None:
         if self._closed:
@@ -70,6 +73,11 @@ class WorkerPool:
         self._jobs.append(job)
         if self._looking is None:
             self._look()
+
+    @property
+    def all_begun(self) -> bool:
+        """No job waits for a worker."""
+        return not self._jobs
 
     def close(self) -> None:
         """Cancel every job that runs, and forget those that have not begun."""
@@ -81,29 +89,18 @@ class WorkerPool:
     async def finished(self) -> None:
         """Wait until no job runs and none waits."""
         while self._running or self._jobs:
-            await self._change()
+            await self._changed.wait()
 
     async def ended(self) -> None:
         """Wait until every worker has ended; after `close`."""
         while self._workers:
-            await self._change()
-
-    async def _change(self) -> None:
-        if self._changed is None:
-            self._changed = anyio.Event()
-        await self._changed.wait()
-
-    def _wake(self) -> None:
-        if self._changed is not None:
-            self._changed.set()
-            self._changed = None
+            await self._changed.wait()
 
     def _look(self) -> None:
         """Make one worker look at the queue."""
         if self._idle:
             worker = self._idle.pop()
-            assert worker.wake is not None
-            worker.wake.set()
+            self._parking.wake(worker.place)
         else:
             worker = _Worker()
             self._workers.add(worker)
@@ -130,9 +127,9 @@ class WorkerPool:
                         return
                     if self._looking is worker:
                         self._looking = None
-                    worker.wake = anyio.Event()
+                    worker.place = self._parking.new()
                     self._idle.append(worker)
-                    await worker.wake.wait()
+                    await worker.place
         except anyio.get_cancelled_exc_class():
             # Aimed at this task by a handler that has answered since (`task.cancel()` on asyncio):
             # the worker ends, and nobody else is concerned.
@@ -140,7 +137,7 @@ class WorkerPool:
                 raise
         finally:
             self._workers.discard(worker)
-            self._wake()
+            self._changed.wake()
             if worker in self._idle:
                 self._idle.remove(worker)
             if not self._closed:
@@ -155,10 +152,14 @@ class WorkerPool:
             step = job.run()
             self._running += 1
             try:
-                await run_stepped(partial(run, step.send), partial(run, step.throw), on_suspend)
+                trap = run(step.send, None)
+            except StopIteration:
+                pass
+            else:
+                await finish(partial(run, step.send), partial(run, step.throw), trap, on_suspend)
             finally:
                 self._running -= 1
-                self._wake()
+                self._changed.wake()
             turns += 1
             if turns % _TURN == 0:
                 await checkpoint()

@@ -14,6 +14,7 @@ from typing import Any
 import anyio
 from anyio.lowlevel import checkpoint_if_cancelled
 
+from kkrpc_py.channel.parking import Parking
 from kkrpc_py.core.connection import Connection
 
 __all__ = ["Writer"]
@@ -33,21 +34,23 @@ _WOKEN = 16
 class Writer:
     """Writes what the connection's outbox holds. `run` is its task."""
 
-    def __init__(self, stream: Any, connection: Connection, preamble: bytes) -> None:
+    def __init__(self, stream: Any, connection: Connection, parking: Parking, preamble: bytes) -> None:
         self.finished = anyio.Event()
         """Nothing more is written: it was stopped, or the byte stream broke."""
         self.scope = anyio.CancelScope(shield=True)
         self._stream = stream
         self._connection = connection
+        self._parking = parking
         self._preamble = preamble
         self._high_water = connection.limits.send_high_water
         self._send_nowait: Callable[[bytes], int] | None = getattr(stream, "send_nowait", None)
         self._unsent = b""
         self._stopping = False
         self._broken = False
-        self._to_write: anyio.Event | None = None
+        self._idle: Any = None
+        """Where the task waits for something to write; None while it does not."""
         self._wakes: set[Callable[[], None]] = set()
-        self._queue: deque[anyio.Event] = deque()
+        self._queue: deque[Any] = deque()
 
     async def run(self) -> str:
         """Write until `stop`; returns why it could not go on, or an empty string."""
@@ -76,7 +79,7 @@ class Writer:
     def kick(self) -> None:
         """There is something to write."""
         connection = self._connection
-        if self._to_write is None or not (connection.outbox.size or self._stopping):
+        if self._idle is None or not (connection.outbox.size or self._stopping):
             if self._broken:
                 connection.outbox.clear()
             return  # the task is at it, or there is nothing
@@ -95,8 +98,8 @@ class Writer:
                 self.relieve()
                 return
             self._unsent = data[written:]
-        self._to_write.set()
-        self._to_write = None
+        idle, self._idle = self._idle, None
+        self._parking.wake(idle)
 
     async def _write(self) -> None:
         connection, stream = self._connection, self._stream
@@ -113,8 +116,8 @@ class Writer:
             elif self._stopping:
                 return
             else:
-                self._to_write = event = anyio.Event()
-                await event.wait()
+                self._idle = self._parking.new()
+                await self._idle
 
     def _prepared(self, data: bytes) -> bytes:
         """`data` as one write, which a stock reader bears too (FRM-10)."""
@@ -137,13 +140,13 @@ class Writer:
     async def room_changed(self) -> None:
         """Wait until there may be room again; ask `congested` before and after."""
         await checkpoint_if_cancelled()
-        event = anyio.Event()
-        self._queue.append(event)
+        place = self._parking.new()
+        self._queue.append(place)
         try:
-            await event.wait()
+            await place
         finally:
-            if not event.is_set():
-                self._queue.remove(event)
+            if place in self._queue:
+                self._queue.remove(place)
             # Whoever was woken and sends nothing must not keep the next from being woken.
             self.relieve()
 
@@ -161,7 +164,7 @@ class Writer:
         for wake in wakes:
             wake()
         for _ in range(min(most, len(self._queue))):
-            self._queue.popleft().set()
+            self._parking.wake(self._queue.popleft())
 
 
 def _joined(frames: list[bytes]) -> list[bytes]:

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import msgspec
+
 from kkrpc_py.core.credit import ReceiveWindow, SendWindow
 from kkrpc_py.core.hello import BATCH, CREDIT, RESULT
 from kkrpc_py.core.outbox import StreamLane
@@ -19,48 +21,45 @@ MAX_BATCH = 256
 """Values in one chunk message (BAT-2): more would cost the other calls their latency."""
 
 
-class OutgoingCall:
+_STOPPING = frozenset((CalleeState.STOPPING_CALL, CalleeState.STOPPING_STREAM))
+
+
+class OutgoingCall(msgspec.Struct, eq=False):
     """A call that this side made."""
 
-    __slots__ = ("agreed", "buffered", "id", "method", "owner", "state", "window")
-
-    def __init__(self, id: Id, method: str, agreed: bool, owner: Any) -> None:
-        self.id = id
-        self.method = method
-        self.state = CallerState.WAITING
-        self.agreed = agreed
-        """The request followed this side's hello, so the extensions may hold for it (HEL-5)."""
-        self.owner = owner
-        """Whatever the layer above ties to the call; the core never looks at it."""
-        self.window: ReceiveWindow | None = None
-        """Set once a credited stream is open."""
-        self.buffered = 0
-        """Bytes of frames that lie unread, where the producer knows no credit."""
+    id: Id
+    method: str
+    agreed: bool
+    """The request followed this side's hello, so the extensions may hold for it (HEL-5)."""
+    owner: Any
+    """Whatever the layer above ties to the call; the core never looks at it."""
+    state: CallerState = CallerState.WAITING
+    window: ReceiveWindow | None = None
+    """Set once a credited stream is open."""
+    buffered: int = 0
+    """Bytes of frames that lie unread, where the producer knows no credit."""
 
 
-class IncomingCall:
+class IncomingCall(msgspec.Struct, eq=False):
     """A call that the peer made."""
 
-    __slots__ = ("features", "id", "lane", "method", "owner", "size", "state", "window")
-
-    def __init__(self, id: Id | None, method: str, features: frozenset[str], size: int) -> None:
-        self.id = id
-        self.method = method
-        self.state = CalleeState.RUNNING
-        self.features = features
-        """The extensions that hold for this call (HEL-5)."""
-        self.size = size
-        """Bytes of the request's frame: what its arguments may hold of memory, roughly."""
-        self.owner: Any = None
-        """Whatever the layer above ties to the call; the core never looks at it."""
-        self.lane: StreamLane | None = None
-        """Set once a stream is open."""
-        self.window: SendWindow | None = None
-        """Set once a credited stream is open."""
+    id: Id | None
+    method: str
+    features: frozenset[str]
+    """The extensions that hold for this call (HEL-5)."""
+    size: int
+    """Bytes of the request's frame: what its arguments may hold of memory, roughly."""
+    state: CalleeState = CalleeState.RUNNING
+    owner: Any = None
+    """Whatever the layer above ties to the call; the core never looks at it."""
+    lane: StreamLane | None = None
+    """Set once a stream is open."""
+    window: SendWindow | None = None
+    """Set once a credited stream is open."""
 
     def stopping(self) -> bool:
         """The peer has cancelled this call."""
-        return self.state in (CalleeState.STOPPING_CALL, CalleeState.STOPPING_STREAM)
+        return self.state in _STOPPING
 
     def done(self) -> bool:
         """It is answered to the end."""

@@ -35,6 +35,10 @@ __all__ = ["Codec", "Connection"]
 
 Codec = Literal["auto", "json", "cbor"]
 
+# On the way of every call; looking up a member of an enum costs more than the step itself.
+_RESULT, _RETURN, _DELIVER = CallerEvent.RESULT, CalleeEvent.RETURN, Do.DELIVER
+_CALLER_DONE, _CALLEE_DONE = CallerState.DONE, CalleeState.DONE
+
 _NOTHING: frozenset[str] = frozenset()
 _LEFT_STREAMS = 1024
 _ASKING = frozenset({"request", "construct", "get", "set"})
@@ -211,21 +215,20 @@ class Connection:
 
     def _step_caller(self, call: OutgoingCall, event: CallerEvent) -> Do:
         call.state, do = CALLER[call.state, event]
-        if call.state is CallerState.DONE:
+        if call.state is _CALLER_DONE:
             self.outgoing.pop(call.id, None)
         return do
 
     def _on_result(self, message: m.Result, size: int) -> ev.Event | None:
         if message.id == self._hello_id and message.id is not None:
             return self._on_hello_answer(message.value)
-        return self._answered(
-            message.id, CallerEvent.RESULT, lambda call: ev.Returned(call, _value_or_none(message.value))
-        )
+        value = message.value
+        return self._answered(message.id, _RESULT, ev.Returned, None if value is UNSET else value)
 
     def _on_failure(self, message: m.Failure, size: int) -> ev.Event | None:
         if message.id == self._hello_id and message.id is not None:
             return self._on_hello_answer(None)
-        return self._answered(message.id, CallerEvent.FAILURE, lambda call: ev.Failed(call, message.error))
+        return self._answered(message.id, CallerEvent.FAILURE, ev.Failed, message.error)
 
     def _on_hello_answer(self, value: Any) -> ev.Event | None:
         self._hello_id = None
@@ -257,7 +260,7 @@ class Connection:
                 return None
             return self._violation(f"a chunk for the unknown id {message.id!r}")
         do = self._step_caller(call, CallerEvent.CHUNKS)
-        if do is Do.DELIVER:
+        if do is _DELIVER:
             values = message.values
             if call.window is not None:
                 if not call.window.arrived(len(values), size):
@@ -281,29 +284,26 @@ class Connection:
         return ev.Failed(call, error)
 
     def _on_end(self, message: m.StreamEnd, size: int) -> ev.Event | None:
-        return self._answered(
-            message.id,
-            CallerEvent.END,
-            lambda call: ev.Stopped(call, _value_or_none(message.result), message.cancelled),
-        )
+        result = None if message.result is UNSET else message.result
+        return self._answered(message.id, CallerEvent.END, ev.Stopped, result, message.cancelled)
 
     def _on_stream_failure(self, message: m.StreamFailure, size: int) -> ev.Event | None:
-        return self._answered(
-            message.id, CallerEvent.STREAM_FAILURE, lambda call: ev.Failed(call, message.error)
-        )
+        return self._answered(message.id, CallerEvent.STREAM_FAILURE, ev.Failed, message.error)
 
     def _answered(
-        self, id: m.Id | None, event: CallerEvent, deliver: Callable[[OutgoingCall], ev.Event]
+        self, id: m.Id | None, event: CallerEvent, deliver: Callable[..., ev.Event], *what: Any
     ) -> ev.Event | None:
+        """The peer's answer to a call: `deliver(call, *what)` where somebody waits for it."""
         call = self.outgoing.get(id) if id is not None else None
         if call is None:
             if id in self._left:
                 del self._left[id]
                 return None
             return self._violation(f"{event.name.lower()} for the unknown id {id!r}")
-        match self._step_caller(call, event):
-            case Do.DELIVER:
-                return deliver(call)
+        do = self._step_caller(call, event)
+        if do is _DELIVER:
+            return deliver(call, *what)
+        match do:
             case Do.CONFIRM:
                 return ev.Stopped(call, None, True)
             case Do.SEND:  # given up before the peer said that it is a stream
@@ -322,7 +322,7 @@ class Connection:
         Raises NotSerializable and LimitExceeded: say `fail` then.
         """
         frame = self._encoder.encode(m.Result(call.id, value))
-        self._step_callee(call, CalleeEvent.RETURN)
+        self._step_callee(call, _RETURN)
         self.outbox.put(frame)
 
     def fail(self, call: IncomingCall, error: ErrorValue) -> None:
@@ -405,7 +405,7 @@ class Connection:
 
     def _step_callee(self, call: IncomingCall, event: CalleeEvent) -> Do:
         call.state, do = CALLEE[call.state, event]
-        if call.state is CalleeState.DONE:
+        if call.state is _CALLEE_DONE:
             self._incoming_bytes -= call.size
             if call.id is None:
                 self._anonymous -= 1
@@ -561,7 +561,3 @@ class Connection:
             return self._encoder.encode(
                 message(ErrorValue(name, "the error's details cannot be sent", bare=error.bare))
             )
-
-
-def _value_or_none(value: Any) -> Any:
-    return None if value is UNSET else value
