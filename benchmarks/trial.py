@@ -48,11 +48,12 @@ WORKLOADS: dict[str, str] = {
 
 OUR_WORKLOADS: dict[str, str] = {
     "import": "import kkrpc_py, over the start of bare Python; COUNT: how often each",
-    "memory-idle": "both processes before and after a channel, and anyio's own; COUNT is not used",
+    "memory-idle": "COUNT channels that do nothing, and by how much one makes either process grow",
     "memory-streams": "COUNT streams, each opened, one value read, its generator waiting for an event",
     "memory-stalled-100": "COUNT chunks of 100 bytes at most, and a consumer that reads one and stalls",
     "memory-stalled-1m": "the same with chunks of 1 MiB",
-    "decode": "decode one frame of COUNT bytes, again and again for a while; `count` in the result: bytes",
+    "scaling": "streams of COUNT small integers, one after the other until a million have come at least",
+    "decode": "one frame of COUNT bytes, from its bytes to the value; ns a byte",
 }
 """What is asked of kkrpc_py alone."""
 
