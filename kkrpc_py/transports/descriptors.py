@@ -48,7 +48,7 @@ class DescriptorReceiveStream(ByteReceiveStream):
     async def receive(self, max_bytes: int = 65536) -> bytes:
         """Between 1 and `max_bytes` bytes, what is there. A cancelled receive loses nothing.
 
-        1 MiB is a good `max_bytes` for speed. Raises `anyio.EndOfStream`, `BrokenResourceError`,
+        256 KiB is a good `max_bytes` for speed. Raises `anyio.EndOfStream`, `BrokenResourceError`,
         `ClosedResourceError` (also when closed while waiting), `BusyResourceError`.
         """
         if max_bytes < 1:
@@ -122,7 +122,7 @@ class DescriptorSendStream(ByteSendStream):
             raise anyio.BrokenResourceError from exc
 
     async def send(self, item: bytes) -> None:
-        """Write all of `item`. A cancelled send may have written a part.
+        """Write all of `item`. A cancelled send may have written a part, or all.
 
         Raises `anyio.BrokenResourceError` (nobody reads any more), `ClosedResourceError` (also when
         closed while waiting), `BusyResourceError`.

@@ -18,7 +18,7 @@ from abc import abstractmethod
 from typing import Final
 
 import anyio
-from anyio.lowlevel import cancel_shielded_checkpoint, current_token
+from anyio.lowlevel import checkpoint, current_token
 
 from kkrpc_py.transports.ends import Reader, Writer
 
@@ -27,8 +27,13 @@ __all__ = ["PipeReader", "PipeWriter", "SocketReader", "SocketWriter"]
 _PAGE: Final = os.sysconf("SC_PAGE_SIZE")
 _TAIL: Final = 32
 """Bytes at the end of a large write that are written together, see `_PolledWriter`."""
+_LINE_FEED: Final = 0x0A
 _READ_BYTES: Final = 64 * 1024
-_MAX_READ_BYTES: Final = 1024 * 1024
+_MAX_READ_BYTES: Final = 256 * 1024
+"""A buffer that leaves the processor's cache, or that the allocator maps anew each time, costs far more
+than the system calls it saves."""
+_VAIN: Final = 3
+"""So many turns of the loop a reader stays registered while nobody waits for what is there."""
 
 
 class _PolledReader(Reader):
@@ -47,10 +52,13 @@ class _PolledReader(Reader):
         self._wanted = _READ_BYTES
         self._error: OSError | None = None
         self._waiting = False
+        self._drained = False
+        """The last read took less than it could have: nothing more is there, as far as is known."""
         # Of asyncio alone:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._ready: asyncio.Future[None] | None = None
         self._registered = False
+        self._vain = 0
 
     @abstractmethod
     def _read_descriptor(self, max_bytes: int) -> bytes:
@@ -60,14 +68,24 @@ class _PolledReader(Reader):
         if self._error is not None:
             raise self._error
         self._wanted = max_bytes
+        self._vain = 0
+        if self._drained:
+            # The loop is asked first, as it is most often anyway: a read in vain is a system call and
+            # an exception.
+            self._drained = False
+            return None
+        size = min(max_bytes, self._size)
         try:
-            data = self._read_descriptor(min(max_bytes, self._size))
+            data = self._read_descriptor(size)
         except BlockingIOError:
             return None
-        if len(data) == self._size:
-            self._size = min(self._size * 4, _MAX_READ_BYTES)
-        elif len(data) < _READ_BYTES:
-            self._size = _READ_BYTES
+        if len(data) < size:
+            # On trio a wait costs more than the read in vain.
+            self._drained = self._registered
+            if len(data) < _READ_BYTES:
+                self._size = _READ_BYTES
+        elif size == self._size:
+            self._size = min(size * 4, _MAX_READ_BYTES)
         return data
 
     async def wait(self) -> None:
@@ -91,7 +109,9 @@ class _PolledReader(Reader):
 
     def _on_readable(self) -> None:
         if self._ready is None or self._ready.done():
-            self._unregister()
+            self._vain += 1
+            if self._vain > _VAIN:
+                self._unregister()
             return
         try:
             data = self._read(self._wanted)
@@ -142,6 +162,7 @@ class PipeReader(_PolledReader):
         """Let the end come after what is in the pipe now, whoever still holds its writing end."""
         if self._left is None and self._fd >= 0:
             (self._left,) = struct.unpack("i", fcntl.ioctl(self._fd, termios.FIONREAD, bytes(4)))
+            self._drained = False  # what is left is known now; the loop may never say so
             self._wake()
 
     def close(self) -> None:
@@ -182,7 +203,7 @@ class _PolledWriter(Writer):
     async def write(self, data: bytes) -> None:
         count = self.write_now(data)
         if count == len(data):
-            await cancel_shielded_checkpoint()
+            await checkpoint()
             return
         rest = memoryview(data)[count:]
         while rest:
@@ -212,7 +233,7 @@ class PipeWriter(_PolledWriter):
     def write_now(self, data: bytes | memoryview) -> int:
         try:
             # A full pipe cuts a write so that whole pages are left, or all but whole pages.
-            if not 0 < len(data) % _PAGE < _TAIL or len(data) < _PAGE:
+            if not 0 < len(data) % _PAGE < _TAIL or len(data) < _PAGE or data[-1] != _LINE_FEED:
                 return os.write(self._fd, data)
             view = memoryview(data)
             count = os.write(self._fd, view[:-_TAIL])
@@ -243,7 +264,7 @@ class SocketWriter(_PolledWriter):
     def write_now(self, data: bytes | memoryview) -> int:
         flags = socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL
         try:
-            if len(data) <= _PAGE:
+            if len(data) <= _PAGE or data[-1] != _LINE_FEED:
                 return self._socket.send(data, flags)
             view = memoryview(data)
             count = self._socket.send(view[:-_TAIL], flags)

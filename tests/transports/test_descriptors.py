@@ -338,6 +338,22 @@ async def test_the_end_can_come_while_others_hold_the_pipe() -> None:
         os.close(write_fd)
 
 
+async def test_the_end_can_come_after_a_read_that_took_all_there_was() -> None:
+    read_fd, write_fd = open_pipe()
+    with anyio.fail_after(LIMIT):
+        async with DescriptorStream(read_fd, null_writer(), inherited=False) as stream:
+            async with anyio.create_task_group() as tg:
+                tg.start_soon(stream.receive)  # waits, so that the loop knows the pipe from now on
+                await anyio.sleep(0.05)
+                os.write(write_fd, b"one")
+            os.write(write_fd, b"two")
+            assert await stream.receive() == b"two"
+            stream.receiver.finish()
+            with pytest.raises(anyio.EndOfStream):
+                await stream.receive()
+    os.close(write_fd)
+
+
 async def test_what_nobody_receives_keeps_no_loop_busy() -> None:
     for make in (pipe_ends, socket_ends):
         fd, peer = make()
