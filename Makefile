@@ -1,22 +1,26 @@
 # Each target sets up what it needs, from a clone alone: Python 3.11 or newer with venv, nothing else.
-# Node is wanted by the cross-language tests only; without it they are skipped, and it is said.
+# Node is wanted by the cross-language tests and two peers of the benchmarks only; without it they are skipped,
+# and it is said.
 
 VENV := .venv
 PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11; do \
 	"$$p" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && { echo "$$p"; break; }; done)
 BIN := $(VENV)/bin
 NODE_DIR := tests/node
+BENCH_NODE_DIR := benchmarks/peers/node
 PYTEST_ARGS ?=
+BENCH_ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all lint types bench coverage node clean
+.PHONY: help demo test test-all lint types bench coverage node bench-node clean
 
 help:
 	@echo "make demo [DIR=path]  parent and child at work: a stream, its summary, a cancelled run"
 	@echo "make test             the tests, on asyncio and trio"
 	@echo "make test-all         all of them: slow ones and uvloop too, with coverage"
 	@echo "make lint             ruff, mypy, pyright, import direction"
-	@echo "make bench            speed, beside a bare pipe on the same machine"
+	@echo "make bench [SAVE=1]   speed and memory, beside others on the same machine, in about a quarter of an hour;"
+	@echo "                      SAVE=1 writes benchmarks/results/; less: BENCH_ARGS='--rounds 2 --only ints'"
 
 $(VENV)/.run: pyproject.toml
 	@test -n "$(PYTHON)" || { echo "Python 3.11 or newer is needed (make PYTHON=/path/to/python3)" >&2; exit 1; }
@@ -30,13 +34,20 @@ $(VENV)/.dev: pyproject.toml $(VENV)/.run
 	@touch $@
 
 # KKRPC_REQUIRE_NODE=1 turns "no Node" into an error.
-node:
-	@if [ ! -f $(NODE_DIR)/package-lock.json ]; then :; \
+define npm_ci
+	@if [ ! -f $(1)/package-lock.json ]; then :; \
 	elif ! command -v npm >/dev/null; then \
-		echo "no Node here: the cross-language tests are skipped"; test -z "$$KKRPC_REQUIRE_NODE"; \
-	elif [ $(NODE_DIR)/node_modules/.stamp -nt $(NODE_DIR)/package-lock.json ]; then :; \
-	elif (cd $(NODE_DIR) && npm ci --silent --no-audit --no-fund); then touch $(NODE_DIR)/node_modules/.stamp; \
-	else echo "npm ci failed: the cross-language tests are skipped"; test -z "$$KKRPC_REQUIRE_NODE"; fi
+		echo "no Node here: $(2) are skipped"; test -z "$$KKRPC_REQUIRE_NODE"; \
+	elif [ $(1)/node_modules/.stamp -nt $(1)/package-lock.json ]; then :; \
+	elif (cd $(1) && npm ci --silent --no-audit --no-fund); then touch $(1)/node_modules/.stamp; \
+	else echo "npm ci failed: $(2) are skipped"; test -z "$$KKRPC_REQUIRE_NODE"; fi
+endef
+
+node:
+	$(call npm_ci,$(NODE_DIR),the cross-language tests)
+
+bench-node:
+	$(call npm_ci,$(BENCH_NODE_DIR),the peers on Node)
 
 demo: $(VENV)/.run
 	@$(BIN)/kkrpc-py demo $(DIR)
@@ -61,8 +72,12 @@ types: $(VENV)/.dev
 	$(BIN)/mypy
 	$(BIN)/pyright
 
-bench: $(VENV)/.dev
-	$(BIN)/python -m benchmarks
+$(VENV)/.bench: pyproject.toml $(VENV)/.run
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[bench]'
+	@touch $@
+
+bench: $(VENV)/.bench bench-node
+	$(BIN)/python -m benchmarks $(if $(SAVE),--save) $(BENCH_ARGS)
 
 clean:
-	rm -rf $(VENV) $(NODE_DIR)/node_modules .coverage .coverage.* .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(NODE_DIR)/node_modules $(BENCH_NODE_DIR)/node_modules .coverage .coverage.* .pytest_cache .mypy_cache .ruff_cache .hypothesis

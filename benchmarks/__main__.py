@@ -82,7 +82,8 @@ def written(document: dict[str, Any]) -> str:
     return "{\n" + ",\n".join(lines) + "\n}\n"
 
 
-def main() -> int:
+def parsed_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
+    """Those of the command line, or of a test."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description="kkrpc_py beside its peers")
     parser.add_argument("--rounds", type=int, default=5, help="default: 5")
     parser.add_argument("--scale", type=float, default=1.0, help="part of the usual counts; default: 1")
@@ -95,8 +96,11 @@ def main() -> int:
     )
     parser.add_argument("--save", action="store_true", help=f"write {SAVED.parent.name}/{SAVED.name}/")
     parser.add_argument("--show", type=Path, metavar="FILE", help="print the report of a saved run instead")
-    options = parser.parse_args()
+    return parser.parse_args(arguments)
 
+
+def main() -> int:
+    options = parsed_arguments()
     document = json.loads(options.show.read_text(encoding="utf-8")) if options.show else measured(options)
     print(*report.shown(document), sep="\n")
     if options.save:

@@ -62,8 +62,10 @@ class Cell:
 
     @property
     def alike(self) -> tuple[str, str]:
-        """Cells that use the same count: one stream and many, which are compared; loops and transports of
-        ours, which are near enough."""
+        """Cells that use the same count.
+
+        One stream and many are compared, and have to; loops and transports of ours are near enough.
+        """
         name, workload = self.peer.name, self.workload
         if name.startswith(OURS):
             name = OURS + self.peer.command[-1]
