@@ -12,7 +12,7 @@ PYTEST_ARGS ?=
 BENCH_ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all lint types bench coverage node bench-node clean
+.PHONY: help demo test test-all lint types bench bench-instructions coverage node bench-node clean
 
 help:
 	@echo "make demo [DIR=path]  parent and child at work: a stream, its summary, a cancelled run"
@@ -21,6 +21,7 @@ help:
 	@echo "make lint             ruff, mypy, pyright, import direction"
 	@echo "make bench [SAVE=1]   speed and memory, beside others on the same machine, in about a quarter of an hour;"
 	@echo "                      SAVE=1 writes benchmarks/results/; less: BENCH_ARGS='--rounds 2 --only ints'"
+	@echo "make bench-instructions  instructions of a chunk and a call, beside the committed baseline (valgrind)"
 
 $(VENV)/.run: pyproject.toml
 	@test -n "$(PYTHON)" || { echo "Python 3.11 or newer is needed (make PYTHON=/path/to/python3)" >&2; exit 1; }
@@ -78,6 +79,9 @@ $(VENV)/.bench: pyproject.toml $(VENV)/.run
 
 bench: $(VENV)/.bench bench-node
 	$(BIN)/python -m benchmarks $(if $(SAVE),--save) $(BENCH_ARGS)
+
+bench-instructions: $(VENV)/.dev
+	$(BIN)/python -m benchmarks.instructions
 
 clean:
 	rm -rf $(VENV) $(NODE_DIR)/node_modules $(BENCH_NODE_DIR)/node_modules .coverage .coverage.* .pytest_cache .mypy_cache .ruff_cache .hypothesis
