@@ -15,8 +15,9 @@ from kkrpc_py.errors import LimitExceeded, NotSerializable, ProtocolError
 from kkrpc_py.limits import Limits
 from kkrpc_py.wire.cbor_codec import CborError, CborReader, CborRefused, CborWriter
 from kkrpc_py.wire.classic import CALLBACK_PREFIX, Parser, build
-from kkrpc_py.wire.framing import Frame, Framer, Kind, cbor_frame, frame_size
+from kkrpc_py.wire.framing import Frame, Framer, Kind, Pieces, cbor_frame, frame_size
 from kkrpc_py.wire.json_codec import JsonError, JsonLimitError, JsonReader, JsonWriter
+from kkrpc_py.wire.large import large_mapping, large_pieces
 from kkrpc_py.wire.messages import Broken, Construct, Failure, Message, Noise, Request, StreamFailure
 
 __all__ = ["Codec", "Decoder", "Encoder", "Incoming", "frame_size"]
@@ -68,6 +69,8 @@ class Encoder:
             raise NotSerializable("a value", "", f"{type(error).__name__}: {error}") from error
 
     def _encode(self, message: Message) -> bytes:
+        if self.cbor and (pieces := large_pieces(message)) is not None:
+            return self._framed(*pieces)
         if self._codec == "cbor":
             return self._cbor_frame(message)
         if self._codec == "json" or not (self.cbor or self.pending):
@@ -95,10 +98,13 @@ class Encoder:
         raise NotSerializable(by_json.type_name, by_json.path, by_json.reason, needs_cbor=True) from None
 
     def _cbor_frame(self, message: Message) -> bytes:
-        payload = self._cbor_payload(message)
-        if len(payload) > self._limit:
-            raise self._too_large(len(payload))
-        return cbor_frame(payload)
+        return self._framed(self._cbor_payload(message))
+
+    def _framed(self, *payload: bytes) -> bytes:
+        size = sum(map(len, payload))
+        if size > self._limit:
+            raise self._too_large(size)
+        return cbor_frame(*payload)
 
     def _cbor_payload(self, message: Message) -> bytes:
         writer = self._cbor_writer
@@ -205,7 +211,8 @@ class Decoder:
                 item = self._read_json(frame[1])
             elif frame[0] is Kind.CBOR:
                 self._binary = True
-                item = self._read_cbor(frame[1])
+                payload = frame[1]
+                item = self._read_large(payload) if isinstance(payload, list) else self._read_cbor(payload)
             else:
                 item = frame[1]
             if self._binary and type(item) is Noise:
@@ -226,6 +233,11 @@ class Decoder:
         except JsonError as error:
             return self._noise(text, f"not JSON: {error}")
         return self._parser.parse(mapping) or self._noise(text, "a JSON object of no known type")
+
+    def _read_large(self, pieces: Pieces) -> Message | Noise:
+        mapping = large_mapping(pieces)
+        message = None if mapping is None else self._parser.parse(mapping)
+        return message or self._read_cbor(b"".join(pieces))
 
     def _read_cbor(self, payload: bytes) -> Message | Noise:
         try:

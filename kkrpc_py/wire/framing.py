@@ -19,13 +19,16 @@ from __future__ import annotations
 
 import enum
 import re
-from typing import Literal, TypeAlias
+from typing import Final, Literal, TypeAlias
 
 from kkrpc_py.errors import LimitExceeded, ProtocolError
 from kkrpc_py.limits import Limits
 from kkrpc_py.wire.messages import Broken, Noise
 
-__all__ = ["Frame", "Framer", "Kind", "cbor_frame", "frame_size"]
+__all__ = ["LARGE", "Frame", "Framer", "Kind", "Pieces", "cbor_frame", "frame_size"]
+
+LARGE: Final = 4096
+"""A CBOR payload of more bytes than this is handed on in pieces, uncopied."""
 
 
 class Kind(enum.Enum):
@@ -39,13 +42,18 @@ class Kind(enum.Enum):
     """No message."""
 
 
+Pieces: TypeAlias = list[memoryview]
 Frame: TypeAlias = (
     tuple[Literal[Kind.JSON], bytes, int]
-    | tuple[Literal[Kind.CBOR], bytes, int]
+    | tuple[Literal[Kind.CBOR], bytes | Pieces, int]
     | tuple[Literal[Kind.OTHER], Noise | Broken, int]
 )
-"""Kind, content, and size in bytes: the whole line without its line feed, or the CBOR payload."""
+"""Kind, content, and size in bytes: the whole line without its line feed, or the CBOR payload.
 
+A payload of more than `LARGE` bytes comes as a list of the pieces in which it arrived."""
+
+# Smaller pieces are put together.
+_PIECE = 1024
 _BRACE = 0x7B
 _TAG = b"\xd8\x18"
 # Tag 24, and the byte string's first byte.
@@ -76,8 +84,13 @@ class Framer:
         self._blank_limit = min(limits.frame, limits.noise)
         self._state = _State.START
         self._buffer = bytearray()
+        self._pieces: Pieces = []
+        """PAYLOAD: what has come of a large one. A piece below `_PIECE` bytes has none of its size beside it:
+        however it is split, a payload takes about as much memory as it has bytes."""
         self._length = 0
         """LINE, NOISE: the bytes of the line so far. PAYLOAD: the bytes of the whole payload."""
+        self._missing = 0
+        """PAYLOAD: the bytes that have not come."""
         self.binary = False
         """A CBOR frame has come: noise is no longer tolerated (FRM-5)."""
 
@@ -133,6 +146,7 @@ class Framer:
         """Ignore everything from now on: what a frame held made the stream unreadable."""
         self._state = _State.OVER
         self._buffer.clear()
+        self._pieces = []
 
     def _begin(self, state: _State, data: bytes, at: int, frames: list[Frame]) -> int:
         """Enter LINE or NOISE with what START has buffered; consumes nothing itself."""
@@ -232,24 +246,34 @@ class Framer:
             self._exceeded(frames, "a CBOR frame", length)
             return at
         buffer.clear()
-        self._length = length
+        self._length = self._missing = length
         self._state = _State.PAYLOAD
         # An empty payload is complete without another byte.
         return self._payload(data, at, frames)
 
     def _payload(self, data: bytes, at: int, frames: list[Frame]) -> int:
-        buffer = self._buffer
-        stop = at + self._length - len(buffer)
-        if stop > len(data):
-            buffer += data[at:]
-            return len(data)
-        payload = data[at:stop]
-        if buffer:
-            buffer += payload
-            payload = bytes(buffer)
-        frames.append((Kind.CBOR, payload, len(payload)))
-        self._reset()
+        stop = min(at + self._missing, len(data))
+        self._missing -= stop - at
+        if self._length <= LARGE:
+            if self._missing or self._buffer:
+                self._buffer += data[at:stop]
+            if not self._missing:
+                frames.append((Kind.CBOR, bytes(self._buffer) or data[at:stop], self._length))
+                self._reset()
+            return stop
+        if stop > at:
+            self._add_piece(memoryview(data)[at:stop])
+        if not self._missing:
+            frames.append((Kind.CBOR, self._pieces, self._length))
+            self._pieces = []
+            self._reset()
         return stop
+
+    def _add_piece(self, piece: memoryview) -> None:
+        pieces = self._pieces
+        if pieces and len(piece) < _PIECE and len(pieces[-1]) < _PIECE:
+            piece = memoryview(b"".join((pieces.pop(), piece)))
+        pieces.append(piece)
 
     def _reset(self) -> None:
         self._state = _State.START
@@ -269,13 +293,13 @@ def _head_size(head: bytearray) -> int:
     return _SHORT_HEAD if len(head) < _SHORT_HEAD else _SHORT_HEAD + _LENGTH_BYTES.get(head[2], 0)
 
 
-def cbor_frame(payload: bytes) -> bytes:
-    """The frame around a CBOR payload: tag 24, byte string head, payload (FRM-3)."""
-    size = len(payload)
+def cbor_frame(*payload: bytes) -> bytes:
+    """The frame around a CBOR payload, whole or in pieces: tag 24, byte string head, payload (FRM-3)."""
+    size = sum(map(len, payload))
     if size < 24:
-        return b"%b%c%b" % (_TAG, 0x40 + size, payload)
+        return b"".join((_TAG, bytes((0x40 + size,)), *payload))
     first, width = next(item for item in _LENGTH_BYTES.items() if size < 1 << 8 * item[1])
-    return b"%b%c%b%b" % (_TAG, first, size.to_bytes(width, "big"), payload)
+    return b"".join((_TAG, bytes((first,)), size.to_bytes(width, "big"), *payload))
 
 
 def frame_size(frame: bytes) -> int:
