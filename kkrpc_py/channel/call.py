@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Coroutine, Generator
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Generic, Protocol, TypeAlias, TypeVar
 
 import anyio
 
@@ -70,24 +70,30 @@ class PendingCall:
         self._parking.wake(self.place)
 
 
-def invoke(host: CallHost, method: str, args: list[Any]) -> Coroutine[Any, Any, Any]:
-    """Send one call and wait for its answer: a value, or a StreamReceiver.
+OnStream: TypeAlias = Callable[[StreamReceiver], Any]
+"""What becomes of an answer that is a stream."""
+
+
+def invoke(host: CallHost, method: str, args: list[Any], on_stream: OnStream) -> Coroutine[Any, Any, Any]:
+    """Send one call and wait for its answer: a value, or for a stream what `on_stream` makes of it.
 
     Raises what the handler raised, ChannelClosed, CallTimeout, NotSerializable, LimitExceeded. A
     caller that stops waiting cancels the call.
     """
     if host.timeout is None:
-        return _exchange(host, method, args)
-    return _exchange_within(host.timeout, host, method, args)
+        return _exchange(host, method, args, on_stream)
+    return _exchange_within(host.timeout, host, method, args, on_stream)
 
 
-async def _exchange_within(timeout: float, host: CallHost, method: str, args: list[Any]) -> Any:
+async def _exchange_within(
+    timeout: float, host: CallHost, method: str, args: list[Any], on_stream: OnStream
+) -> Any:
     with anyio.move_on_after(timeout):
-        return await _exchange(host, method, args)
+        return await _exchange(host, method, args, on_stream)
     raise CallTimeout(method, timeout)
 
 
-async def _exchange(host: CallHost, method: str, args: list[Any]) -> Any:
+async def _exchange(host: CallHost, method: str, args: list[Any], on_stream: OnStream) -> Any:
     host.check_open()
     while host.congested:
         await host.room_changed()
@@ -111,7 +117,7 @@ async def _exchange(host: CallHost, method: str, args: list[Any]) -> Any:
     error = pending.error
     if error is not None:
         raise error if isinstance(error, KkrpcError) else error_from_wire(error)
-    return pending.value if pending.receiver is None else pending.receiver
+    return pending.value if pending.receiver is None else on_stream(pending.receiver)
 
 
 def _abandon(host: CallHost, call: OutgoingCall, pending: PendingCall) -> None:
@@ -139,10 +145,6 @@ class Call(Coroutine[Any, Any, Any], Generic[T]):
         self._iterated = False
         self._receiver: Callable[[], StreamReceiver | None] = _no_receiver
 
-    async def _run(self) -> Any:
-        answer = await invoke(self._host, self._method, self._args)
-        return StreamCall(answer) if isinstance(answer, StreamReceiver) else answer
-
     async def _result(self) -> Any:
         receiver = self._receiver()
         if receiver is None:
@@ -153,7 +155,9 @@ class Call(Coroutine[Any, Any, Any], Generic[T]):
     def _start(self) -> Coroutine[Any, Any, Any]:
         if self._coroutine is not None:
             raise RuntimeError("a call can be awaited once")
-        self._coroutine = self._result() if self._iterated else self._run()
+        self._coroutine = (
+            self._result() if self._iterated else invoke(self._host, self._method, self._args, StreamCall)
+        )
         return self._coroutine
 
     def __await__(self) -> Generator[Any, Any, Any]:
@@ -169,11 +173,10 @@ class Call(Coroutine[Any, Any, Any], Generic[T]):
         host, method, args = self._host, self._method, self._args
 
         async def begin() -> StreamReceiver:
-            answer = await invoke(host, method, args)
-            if not isinstance(answer, StreamReceiver):
+            answer = await invoke(host, method, args, opened.append)
+            if not opened:
                 raise TypeError(f"{method!r} returned {type(answer).__name__}, not a stream")
-            opened.append(answer)
-            return answer
+            return opened[0]
 
         return StreamIterator(begin)
 
@@ -201,7 +204,7 @@ class Call(Coroutine[Any, Any, Any], Generic[T]):
 
     @property
     def cr_frame(self) -> Any:
-        return getattr(self._coroutine or Call._run, "cr_frame", None)
+        return getattr(self._coroutine, "cr_frame", None)
 
     @property
     def cr_await(self) -> Any:
@@ -209,7 +212,7 @@ class Call(Coroutine[Any, Any, Any], Generic[T]):
 
     @property
     def cr_code(self) -> Any:
-        return Call._run.__code__
+        return _exchange.__code__
 
     def __repr__(self) -> str:
         return f"<Call {self._method!r}>"

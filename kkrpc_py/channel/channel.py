@@ -328,10 +328,12 @@ class RPCChannel:
 
     async def _read_until_lost(self) -> KkrpcError:
         try:
-            while True:
-                data = await self._receive()
-                if not self._apply(self.connection.receive_data(data)):
-                    break
+            receive_each = getattr(self._stream, "receive_each", None)
+            if receive_each is not None:  # the library's own: without a turn of the loop in between
+                await receive_each(_READ_BYTES, self._take)
+            else:
+                while self._take(await self._receive()):
+                    pass
         except anyio.EndOfStream:
             self._ended_cleanly = self._apply(self.connection.receive_eof())
             if self._lost_error is not None:
@@ -344,6 +346,10 @@ class RPCChannel:
             _log.exception("the reader failed")
             return ChannelClosed(f"the reader failed: {type(exc).__name__}")
         return self._lost_error or ChannelClosed("the peer closed the channel")
+
+    def _take(self, data: bytes) -> bool:
+        """What the peer has sent; False: nothing more is to be read."""
+        return self._apply(self.connection.receive_data(data))
 
     async def _receive_item(self) -> bytes:
         """One item of an object stream: whole frames, of which the last line may lack its line feed."""
@@ -441,7 +447,8 @@ class RPCChannel:
 
     @property
     def congested(self) -> bool:
-        return self._writer.congested
+        writer = self._writer
+        return writer.broken or self.connection.outbox.size > writer.high_water
 
     @property
     def stopping(self) -> bool:
@@ -454,9 +461,9 @@ class RPCChannel:
         await self._writer.room_changed()
 
     def check_open(self) -> None:
-        self._check_entered()
         if self._error is not None:
             raise self._closed_error()
+        self._check_entered()
 
     def _check_entered(self) -> None:
         if not self._entered:

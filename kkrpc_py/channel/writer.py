@@ -42,11 +42,11 @@ class Writer:
         self._connection = connection
         self._parking = parking
         self._preamble = preamble
-        self._high_water = connection.limits.send_high_water
+        self.high_water = connection.limits.send_high_water
         self._send_nowait: Callable[[bytes], int] | None = getattr(stream, "send_nowait", None)
         self._unsent = b""
         self._stopping = False
-        self._broken = False
+        self.broken = False
         self._idle: Any = None
         """Where the task waits for something to write; None while it does not."""
         self._wakes: set[Callable[[], None]] = set()
@@ -65,7 +65,7 @@ class Writer:
             _log.exception("the writer failed")
             reason = "the writer failed"
         finally:
-            self._broken = bool(reason)
+            self.broken = bool(reason)
             self._connection.outbox.clear()
             self.finished.set()
         return reason
@@ -80,7 +80,7 @@ class Writer:
         """There is something to write."""
         connection = self._connection
         if self._idle is None or not (connection.outbox.size or self._stopping):
-            if self._broken:
+            if self.broken:
                 connection.outbox.clear()
             return  # the task is at it, or there is nothing
         if (
@@ -132,7 +132,7 @@ class Writer:
 
     @property
     def congested(self) -> bool:
-        return self._broken or self._connection.outbox.size > self._high_water
+        return self.broken or self._connection.outbox.size > self.high_water
 
     def when_clear(self, wake: Callable[[], None]) -> None:
         self._wakes.add(wake)
