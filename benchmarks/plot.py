@@ -66,9 +66,7 @@ def draw(document: dict[str, Any], target: Path) -> None:
         for axis, (workload, bars) in zip(axes[:, 0], panels.items(), strict=True):
             _panel(axis, workload, bars)
         machine, run = document["machine"], document["run"]
-        figure.suptitle(
-            "kkrpc_py beside others: further right is faster, every line is ten times", fontsize=12
-        )
+        figure.suptitle("Longer is faster. Logarithmic: each line is ten times the one before.", fontsize=12)
         figure.supxlabel(
             f"{machine['cpu']}, {machine['cores']} cores, {machine['python']}. Median of {run['rounds']} "
             "rounds in turns, thin lines lowest to highest.\n"
@@ -110,6 +108,7 @@ def _panel(axis: Any, workload: str, bars: list[tuple[str, Spread]]) -> None:
             va="center",
             fontsize=8,
         )
+    axis.xaxis.set_major_formatter(lambda value, _: _short(value, unit))
     axis.set_title(PANELS[workload], loc="left", fontsize=10, fontweight="bold")
     axis.grid(axis="x", color="#eef0f3")
     axis.set_axisbelow(True)

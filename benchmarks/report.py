@@ -213,7 +213,7 @@ def heading(document: dict[str, Any]) -> Iterator[str]:
     yield CAVEATS
     yield f"\n{machine['cpu']}, {machine['cores']} cores; {machine['python']}; {machine['system']}"
     yield ", ".join(f"{name} {version}" for name, version in document["versions"].items())
-    yield f"{run['rounds']} rounds, scale {run['scale']:g}; memory is the {run['memory']}"
+    yield f"rounds: {run['rounds']}, scale {run['scale']:g}; memory is the {run['memory']}"
     yield (
         f"While this ran, the same work took up to {run['noise']:.0%} longer than usual; "
         f"{run['load_before']:.1f} processes wanted a core before it began."

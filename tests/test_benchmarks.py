@@ -218,9 +218,9 @@ def test_contenders_are_asked_for_workloads_that_there_are() -> None:
 
 def test_goals_name_contenders_that_there_are() -> None:
     workloads = {peer.name: peer.workloads for peer in plan.contenders()}
-    assert {"ints", "calls", "calls-100"} <= workloads[goals.GRPC]
     assert {"ints", "blocks-64k"} <= workloads[goals.PIPE]
     for loop in ("asyncio", "uvloop", "trio"):
+        assert {"ints", "calls", "calls-100"} <= workloads[goals.grpc(loop)]
         assert "calls" in workloads[goals.ping_pong(loop)]
 
 
@@ -275,7 +275,11 @@ def made_up(**changed: Any) -> Results:
     outcomes: dict[str, Any] = {plan.our_name(loop): dict(contender) for loop in loops}
     outcomes |= {plan.our_name(loop, codec="cbor"): {"dicts": rated(400_000)} for loop in loops}
     outcomes |= {goals.ping_pong(loop): {"calls": rated(20_000 / 0.7)} for loop in loops}
-    outcomes[goals.GRPC] = {"ints": rated(25_000), "calls": rated(5_000), "calls-100": rated(70_000 / 9)}
+    outcomes[goals.GRPC] = outcomes[goals.grpc("uvloop")] = {
+        "ints": rated(25_000),
+        "calls": rated(5_000),
+        "calls-100": rated(70_000 / 9),
+    }
     outcomes[goals.PIPE] = {"ints": rated(500_000), "blocks-64k": rated(2e9 / (1 << 16) / 0.6)}
     for workload, outcome in changed.items():
         outcomes["kkrpc_py trio"][workload.replace("_", "-")] = outcome

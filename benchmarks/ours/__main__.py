@@ -20,10 +20,10 @@ OVER_A_CHANNEL: dict[str, Callable[[Any, str, int], Awaitable[dict[str, Any]]]] 
     **dict.fromkeys(["calls", "calls-100", "calls-inline-100"], speed.calls),
     "latency": waiting.latency,
     "first-chunk": waiting.first_chunk,
-    "scaling": speed.scaling,
 }
-# ... and what must not find it warm,
+# ... what warms up by itself, or must not find it warm,
 OVER_A_COLD_CHANNEL = {
+    "scaling": speed.scaling,
     "memory-streams": size.idle_streams,
     "memory-stalled-100": size.stalled,
     "memory-stalled-1m": size.stalled,
