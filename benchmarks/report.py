@@ -233,4 +233,7 @@ def shown(document: dict[str, Any]) -> Iterator[str]:
     yield from waiting(results)
     yield from own_costs(results)
     yield from _missing(document, results)
-    yield from goals(document["goals"])
+    judged = document["goals"]
+    if document["run"]["only"]:
+        judged = [goal for goal in judged if any(value is not None for value in goal["values"].values())]
+    yield from goals(judged)
