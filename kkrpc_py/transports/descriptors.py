@@ -13,6 +13,7 @@ import os
 import stat
 import sys
 import threading
+from collections.abc import Callable
 from typing import Final, Literal
 
 import anyio
@@ -51,11 +52,7 @@ class DescriptorReceiveStream(ByteReceiveStream):
         256 KiB is a good `max_bytes` for speed. Raises `anyio.EndOfStream`, `BrokenResourceError`,
         `ClosedResourceError` (also when closed while waiting), `BusyResourceError`.
         """
-        if max_bytes < 1:
-            raise ValueError("max_bytes must be at least 1")
-        if self._busy:
-            raise anyio.BusyResourceError("receiving from")
-        self._check_open()
+        self._check_free(max_bytes)
         self._busy = True
         try:
             data = b"" if self._at_end else self._reader.read_now(max_bytes)
@@ -77,6 +74,46 @@ class DescriptorReceiveStream(ByteReceiveStream):
             self._at_end = True
             raise anyio.EndOfStream
         return data
+
+    async def receive_each(self, max_bytes: int, take: Callable[[bytes], bool]) -> None:
+        """Call `take` with what there is, 1 to `max_bytes` bytes, again and again until it returns False.
+
+        `take` runs in this task's context, but on asyncio not in this task: the event loop calls it,
+        which saves a change of tasks for each message. What it was not called with is not lost.
+        Raises what `receive` and `take` raise.
+        """
+        self._check_free(max_bytes)
+        self._busy = True
+        try:
+            await checkpoint_if_cancelled()
+            reader = self._reader
+            while True:
+                try:
+                    data = b"" if self._at_end else reader.read_now(max_bytes)
+                except OSError as exc:
+                    raise anyio.BrokenResourceError from exc
+                if data is None:
+                    if not await reader.feed(max_bytes, take):
+                        return
+                    self._check_open()
+                elif not data:
+                    self._at_end = True
+                    raise anyio.EndOfStream
+                elif not take(data):
+                    return
+                else:
+                    self._check_open()
+                    if not reader.drained:
+                        await checkpoint()
+        finally:
+            self._busy = False
+
+    def _check_free(self, max_bytes: int) -> None:
+        if max_bytes < 1:
+            raise ValueError("max_bytes must be at least 1")
+        if self._busy:
+            raise anyio.BusyResourceError("receiving from")
+        self._check_open()
 
     def _check_open(self) -> None:
         if self._closed:
@@ -200,6 +237,10 @@ class DescriptorStream(ByteStream):
     async def receive(self, max_bytes: int = 65536) -> bytes:
         """See `DescriptorReceiveStream.receive`."""
         return await self.receiver.receive(max_bytes)
+
+    async def receive_each(self, max_bytes: int, take: Callable[[bytes], bool]) -> None:
+        """See `DescriptorReceiveStream.receive_each`."""
+        await self.receiver.receive_each(max_bytes, take)
 
     def send_nowait(self, data: bytes) -> int:
         """See `DescriptorSendStream.send_nowait`."""

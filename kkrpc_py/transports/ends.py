@@ -8,6 +8,7 @@ concurrent use: that is the streams' part.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 
 __all__ = ["Reader", "Writer"]
 
@@ -16,6 +17,8 @@ class Reader(ABC):
     """The reading end of a descriptor. OSError from any call means that it is broken."""
 
     def __init__(self) -> None:
+        self.drained = False
+        """Nothing more is there, as far as is known: the next `read_now` returns None, once."""
         self._kept: bytes | None = None
 
     def read_now(self, max_bytes: int) -> bytes | None:
@@ -40,6 +43,14 @@ class Reader(ABC):
     @abstractmethod
     async def wait(self) -> None:
         """Return once `read_now` is worth calling, or the end is closed. A cancelled wait loses nothing."""
+
+    async def feed(self, max_bytes: int, take: Callable[[bytes], bool]) -> bool:
+        """`wait`, but data that comes may be handed to `take` right away. False: `take` wants no more.
+
+        Raises what `take` raises.
+        """
+        await self.wait()
+        return True
 
     @abstractmethod
     def close(self) -> None:

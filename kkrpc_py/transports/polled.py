@@ -13,9 +13,11 @@ import os
 import select
 import socket
 import struct
+import sys
 import termios
 from abc import abstractmethod
-from typing import Final
+from collections.abc import Callable
+from typing import Any, Final
 
 import anyio
 from anyio.lowlevel import checkpoint, current_token
@@ -52,13 +54,14 @@ class _PolledReader(Reader):
         self._wanted = _READ_BYTES
         self._error: OSError | None = None
         self._waiting = False
-        self._drained = False
-        """The last read took less than it could have: nothing more is there, as far as is known."""
+        self._loop_known = False
         # Of asyncio alone:
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._ready: asyncio.Future[None] | None = None
+        self._ready: asyncio.Future[bool] | None = None
         self._registered = False
         self._vain = 0
+        self._take: Callable[[bytes], bool] | None = None
+        self._raised: BaseException | None = None
 
     @abstractmethod
     def _read_descriptor(self, max_bytes: int) -> bytes:
@@ -69,10 +72,10 @@ class _PolledReader(Reader):
             raise self._error
         self._wanted = max_bytes
         self._vain = 0
-        if self._drained:
+        if self.drained:
             # The loop is asked first, as it is most often anyway: a read in vain is a system call and
             # an exception.
-            self._drained = False
+            self.drained = False
             return None
         size = min(max_bytes, self._size)
         try:
@@ -80,8 +83,7 @@ class _PolledReader(Reader):
         except BlockingIOError:
             return None
         if len(data) < size:
-            # On trio a wait costs more than the read in vain.
-            self._drained = self._registered
+            self.drained = True
             if len(data) < _READ_BYTES:
                 self._size = _READ_BYTES
         elif size == self._size:
@@ -89,20 +91,40 @@ class _PolledReader(Reader):
         return data
 
     async def wait(self) -> None:
+        await self._wait()
+
+    async def feed(self, max_bytes: int, take: Callable[[bytes], bool]) -> bool:
+        # The loop calls back in the context in which it was told to: that must be the context of this task.
+        self._unregister()
+        self._wanted, self._take = max_bytes, take
+        try:
+            goes_on = await self._wait()
+        except OSError as exc:
+            raise anyio.BrokenResourceError from exc
+        finally:
+            self._take = None
+            raised, self._raised = self._raised, None
+        if raised is not None:
+            raise raised
+        return goes_on
+
+    async def _wait(self) -> bool:
         self._waiting = True
         try:
-            if self._loop is None:
+            if not self._loop_known:
                 loop = current_token().native_token
-                if not isinstance(loop, asyncio.AbstractEventLoop):
-                    with contextlib.suppress(anyio.ClosedResourceError):
-                        await anyio.wait_readable(self._poll_fd)
-                    return
-                self._loop = loop
+                self._loop = loop if isinstance(loop, asyncio.AbstractEventLoop) else None
+                self._loop_known = True
+            if self._loop is None:
+                trio: Any = sys.modules["trio"]
+                with contextlib.suppress(trio.ClosedResourceError):
+                    await trio.lowlevel.wait_readable(self._poll_fd)
+                return True
             if not self._registered:
                 self._loop.add_reader(self._poll_fd, self._on_readable)
                 self._registered = True
             self._ready = self._loop.create_future()
-            await self._ready
+            return await self._ready
         finally:
             self._waiting = False
             self._ready = None
@@ -113,6 +135,8 @@ class _PolledReader(Reader):
             if self._vain > _VAIN:
                 self._unregister()
             return
+        goes_on = True
+        self.drained = False
         try:
             data = self._read(self._wanted)
         except OSError as exc:
@@ -120,8 +144,18 @@ class _PolledReader(Reader):
         else:
             if data is None:
                 return
-            self.keep(data)
-        self._ready.set_result(None)
+            if self._take is None or not data:
+                self.keep(data)
+            else:
+                try:
+                    goes_on = self._take(data)
+                except BaseException as exc:
+                    self._raised = exc
+                else:
+                    if goes_on:
+                        return
+        if not self._ready.done():  # the stream may have been closed meanwhile
+            self._ready.set_result(goes_on)
 
     def _unregister(self) -> None:
         if self._registered:
@@ -135,7 +169,7 @@ class _PolledReader(Reader):
             if self._waiting:
                 anyio.notify_closing(self._poll_fd)
         elif self._ready is not None and not self._ready.done():
-            self._ready.set_result(None)
+            self._ready.set_result(True)
 
     def close(self) -> None:
         self._wake()
@@ -162,7 +196,7 @@ class PipeReader(_PolledReader):
         """Let the end come after what is in the pipe now, whoever still holds its writing end."""
         if self._left is None and self._fd >= 0:
             (self._left,) = struct.unpack("i", fcntl.ioctl(self._fd, termios.FIONREAD, bytes(4)))
-            self._drained = False  # what is left is known now; the loop may never say so
+            self.drained = False  # what is left is known now; the loop may never say so
             self._wake()
 
     def close(self) -> None:
