@@ -17,11 +17,11 @@ import kkrpc_py as kk
 
 # Each of them costs a millisecond or more, some twenty, and a program that only describes an API needs none.
 HEAVY = {
-    "asyncio", "trio", "uvloop", "ssl", "socket", "selectors", "subprocess", "queue",
-    "concurrent.futures", "multiprocessing", "argparse",
+    "asyncio", "trio", "uvloop", "ssl", "socket", "selectors", "subprocess", "queue", "concurrent.futures",
+    "multiprocessing", "argparse", "sysconfig", "cbor2", "ipaddress", "zoneinfo", "fractions",
     "anyio._backends._asyncio", "anyio.streams.tls",
     "kkrpc_py.channel.endpoints", "kkrpc_py.transports.process", "kkrpc_py.transports.sockets",
-    "kkrpc_py.cli", "kkrpc_py.demo",
+    "kkrpc_py.wire.cbor_codec", "kkrpc_py.cli", "kkrpc_py.demo",
 }  # fmt: skip
 
 
@@ -57,6 +57,24 @@ found = before, loaded(), sorted(vars(kkrpc_py))
     assert "kkrpc_py.channel.endpoints" not in before
     assert "kkrpc_py.channel.endpoints" in after
     assert set(kk.__all__) <= set(names)
+
+
+def test_cbor_comes_with_the_first_value_that_json_does_not_carry() -> None:
+    found = fresh("""
+import anyio, kkrpc_py
+class Api:
+    async def same(self, value):
+        return value
+async def main():
+    async with kkrpc_py.memory_pair(Api()) as (_, channel):
+        with anyio.fail_after(30):
+            assert await channel.remote().same([1, "two"]) == [1, "two"]
+            before = loaded()
+            assert await channel.remote().same({3}) == {3}
+    return before, loaded()
+found = anyio.run(main)
+""")
+    assert ["cbor2" in modules for modules in found] == [False, True]
 
 
 def test_every_public_name_is_listed_and_can_be_imported() -> None:

@@ -21,24 +21,17 @@ import cbor2
 
 from kkrpc_py.limits import Limits
 from kkrpc_py.wire.cbor_careful import CarefulReader, MalformedCbor, id_and_type
+from kkrpc_py.wire.cbor_errors import CborError, CborRefused
 from kkrpc_py.wire.cbor_tags import RefusedContent, TaggedTypes, tagged_form
 from kkrpc_py.wire.values import Check, Rules, digits_bound, holds_unpaired_surrogate, plain_bytes
 
-__all__ = ["CborError", "CborReader", "CborRefused", "CborWriter"]
+__all__ = ["CborReader", "CborWriter"]
 
 # The message, its args, and the mapping in them: what every value is nested in already.
 _ENVELOPE_DEPTH = 2
 # cbor2 writes by recursion without a guard, and the careful reader is Python. Both have room for this.
 _MAX_DEPTH = 300
 _CONVERTED: frozenset[type] = frozenset((memoryview, Decimal))
-
-
-class CborError(ValueError):
-    """The payload is not one well-formed CBOR item."""
-
-
-class CborRefused(CborError):
-    """The item is well-formed, but passes a bound, or holds a tag or value that is not agreed on."""
 
 
 class CborWriter:

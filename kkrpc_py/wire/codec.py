@@ -7,18 +7,22 @@ peer.
 
 from __future__ import annotations
 
-from typing import Literal, TypeAlias
+import functools
+from typing import TYPE_CHECKING, Literal, TypeAlias
 
 import msgspec
 
 from kkrpc_py.errors import LimitExceeded, NotSerializable, ProtocolError
 from kkrpc_py.limits import Limits
-from kkrpc_py.wire.cbor_codec import CborError, CborReader, CborRefused, CborWriter
+from kkrpc_py.wire.cbor_errors import CborError, CborRefused
 from kkrpc_py.wire.classic import CALLBACK_PREFIX, Parser, build
 from kkrpc_py.wire.framing import Frame, Framer, Kind, Pieces, cbor_frame, frame_size
 from kkrpc_py.wire.json_codec import JsonError, JsonLimitError, JsonReader, JsonWriter
 from kkrpc_py.wire.large import large_mapping, large_pieces
 from kkrpc_py.wire.messages import Broken, Construct, Failure, Message, Noise, Request, StreamFailure
+
+if TYPE_CHECKING:
+    from kkrpc_py.wire.cbor_codec import CborReader, CborWriter
 
 __all__ = ["Codec", "Decoder", "Encoder", "Incoming", "frame_size"]
 
@@ -47,10 +51,18 @@ class Encoder:
         self.cbor = codec == "cbor"
         self.pending = False
         self._codec = codec
+        self._limits = limits
         self._limit = limits.frame
         self._to_stock = JsonWriter(limits, stock=True)
         self._to_peer = JsonWriter(limits, stock=False)
-        self._cbor_writer = CborWriter(limits)
+
+    @functools.cached_property
+    def _cbor_writer(self) -> CborWriter:
+        # With the types that its tags stand for, CBOR is a tenth of what `import kkrpc_py` would take, and
+        # a channel may never need it.
+        from kkrpc_py.wire.cbor_codec import CborWriter
+
+        return CborWriter(self._limits)
 
     def encode(self, message: Message) -> bytes:
         """One whole frame.
@@ -186,11 +198,17 @@ class Decoder:
     def __init__(self, limits: Limits) -> None:
         self._framer = Framer(limits)
         self._json = JsonReader(limits)
-        self._cbor = CborReader(limits)
+        self._limits = limits
         self._parser = Parser(limits)
         self._noise_limit = limits.noise
         self._binary = False
         """A CBOR frame has come: from now on what is no message ends the stream (FRM-5)."""
+
+    @functools.cached_property
+    def _cbor(self) -> CborReader:
+        from kkrpc_py.wire.cbor_codec import CborReader  # late, as in `Encoder`
+
+        return CborReader(self._limits)
 
     def receive(self, data: bytes) -> list[Incoming]:
         """Take the next bytes, any number; return the messages that they complete, in order.

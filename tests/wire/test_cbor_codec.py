@@ -15,7 +15,8 @@ import pytest
 
 from kkrpc_py.limits import Limits
 from kkrpc_py.wire.cbor_careful import CarefulReader, MalformedCbor, id_and_type
-from kkrpc_py.wire.cbor_codec import CborError, CborReader, CborRefused
+from kkrpc_py.wire.cbor_codec import CborReader
+from kkrpc_py.wire.cbor_errors import CborError, CborRefused
 from kkrpc_py.wire.cbor_tags import RefusedContent, TaggedTypes, evenly_hashed
 
 READER = CborReader(Limits())

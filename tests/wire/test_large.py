@@ -10,7 +10,8 @@ import pytest
 
 from kkrpc_py.errors import LimitExceeded
 from kkrpc_py.limits import Limits
-from kkrpc_py.wire.cbor_codec import CborError, CborReader
+from kkrpc_py.wire.cbor_codec import CborReader
+from kkrpc_py.wire.cbor_errors import CborError
 from kkrpc_py.wire.classic import Parser, build
 from kkrpc_py.wire.codec import Decoder, Encoder
 from kkrpc_py.wire.framing import LARGE, cbor_frame

@@ -18,7 +18,8 @@ from hypothesis import strategies as st
 from kkrpc_py.errors import KkrpcError, LimitExceeded, NotSerializable
 from kkrpc_py.limits import Limits
 from kkrpc_py.wire.cbor_careful import CarefulReader, MalformedCbor, id_and_type
-from kkrpc_py.wire.cbor_codec import CborError, CborReader, CborWriter
+from kkrpc_py.wire.cbor_codec import CborReader, CborWriter
+from kkrpc_py.wire.cbor_errors import CborError
 from kkrpc_py.wire.cbor_tags import RefusedContent, TaggedTypes
 from kkrpc_py.wire.codec import Decoder, Encoder, Incoming, frame_size
 from kkrpc_py.wire.framing import cbor_frame
