@@ -25,7 +25,7 @@ from kkrpc_py.errors import LimitExceeded, ProtocolError
 from kkrpc_py.limits import Limits
 from kkrpc_py.wire.messages import Broken, Noise
 
-__all__ = ["LARGE", "Frame", "Framer", "Kind", "Pieces", "cbor_frame", "frame_size"]
+__all__ = ["LARGE", "Frame", "Framer", "Kind", "Pieces", "byte_string_head", "cbor_frame", "frame_size"]
 
 LARGE: Final = 4096
 """A CBOR payload of more bytes than this is handed on in pieces, uncopied."""
@@ -58,6 +58,7 @@ _BRACE = 0x7B
 _TAG = b"\xd8\x18"
 # Tag 24, and the byte string's first byte.
 _SHORT_HEAD = 3
+_LONGEST_HEAD = 11
 _BLANKS = b" \t\r"
 _BLANKS_AND_BOM = _BLANKS + b"\xef\xbb\xbf"
 _PREFIX = re.compile(rb"[ \t\r]*(?:\xef\xbb\xbf)?[ \t\r]*\{")
@@ -160,6 +161,10 @@ class Framer:
         """Blanks, a CBOR frame, noise, or a `{` after blanks."""
         buffer = self._buffer
         if data[at] == _TAG[0] and not buffer:
+            width = _LENGTH_BYTES.get(data[at + 2]) if at + _LONGEST_HEAD <= len(data) else None
+            if width is not None and data[at + 1] == _TAG[1]:
+                at += _SHORT_HEAD + width
+                return self._begin_payload(int.from_bytes(data[at - width : at], "big"), data, at, frames)
             self._state = _State.HEAD
             return self._head(data, at, frames)
         end = data.find(b"\n", at)
@@ -241,11 +246,14 @@ class Framer:
             self._broken(frames, ProtocolError("a CBOR frame that is no byte string of definite length"))
             return at
         length = first - 0x40 if wanted == _SHORT_HEAD else int.from_bytes(buffer[_SHORT_HEAD:], "big")
+        buffer.clear()
+        return self._begin_payload(length, data, at, frames)
+
+    def _begin_payload(self, length: int, data: bytes, at: int, frames: list[Frame]) -> int:
         self.binary = True
         if length > self._limit:
             self._exceeded(frames, "a CBOR frame", length)
             return at
-        buffer.clear()
         self._length = self._missing = length
         self._state = _State.PAYLOAD
         # An empty payload is complete without another byte.
@@ -295,11 +303,20 @@ def _head_size(head: bytearray) -> int:
 
 def cbor_frame(*payload: bytes) -> bytes:
     """The frame around a CBOR payload, whole or in pieces: tag 24, byte string head, payload (FRM-3)."""
-    size = sum(map(len, payload))
+    return b"".join((_TAG, byte_string_head(sum(map(len, payload))), *payload))
+
+
+def byte_string_head(size: int) -> bytes:
+    """What CBOR writes before a byte string of `size` bytes."""
     if size < 24:
-        return b"".join((_TAG, bytes((0x40 + size,)), *payload))
-    first, width = next(item for item in _LENGTH_BYTES.items() if size < 1 << 8 * item[1])
-    return b"".join((_TAG, bytes((first,)), size.to_bytes(width, "big"), *payload))
+        return bytes((0x40 + size,))
+    if size < 1 << 8:
+        return b"\x58%c" % size
+    if size < 1 << 16:
+        return b"\x59" + size.to_bytes(2, "big")
+    if size < 1 << 32:
+        return b"\x5a" + size.to_bytes(4, "big")
+    return b"\x5b" + size.to_bytes(8, "big")
 
 
 def frame_size(frame: bytes) -> int:

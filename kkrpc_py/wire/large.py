@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from kkrpc_py.wire.framing import LARGE, Pieces
+from kkrpc_py.wire.framing import LARGE, Pieces, byte_string_head
 from kkrpc_py.wire.messages import Chunks, Message, Result
 
 __all__ = ["large_mapping", "large_pieces"]
@@ -48,8 +48,7 @@ def large_pieces(message: Message) -> tuple[bytes, bytes, bytes] | None:
     id, size = message.id, len(value)
     if type(id) is not str or not 0 < len(id) <= _LONGEST_ID or not id.isascii() or size >= 1 << 32:
         return None
-    length = b"Y" + size.to_bytes(2, "big") if size < 1 << 16 else b"Z" + size.to_bytes(4, "big")
-    head = b"\xa5bid%c%bfmethod\x60dargs\xa1%b%b" % (0x60 + len(id), id.encode(), key, length)
+    head = b"\xa5bid%c%bfmethod\x60dargs\xa1%b%b" % (0x60 + len(id), id.encode(), key, byte_string_head(size))
     return head, value, tail
 
 
