@@ -19,8 +19,10 @@ __all__ = ["Parking", "Signal", "current_parking"]
 class Parking(Protocol):
     """One event loop's way to park a task."""
 
-    new: Callable[[], Awaitable[None]]
-    """A place, where one task waits once by awaiting it. Returns at once where `wake` came first."""
+    @property
+    def new(self) -> Callable[[], Awaitable[None]]:
+        """Makes a place, where one task waits once by awaiting it; at once where `wake` came first."""
+        ...
 
     def wake(self, place: Any) -> None:
         """Let the task at `place` go on. More than once, or after its cancellation, it does nothing."""
@@ -89,22 +91,21 @@ class Signal:
 
     def __init__(self, parking: Parking) -> None:
         self._parking = parking
-        self._waiting: list[Any] = []
+        self._waiting: tuple[Any, ...] = ()
 
     async def wait(self) -> None:
         """Wait for the next `wake`."""
         place = self._parking.new()
-        self._waiting.append(place)
+        self._waiting += (place,)
         try:
             await place
         except BaseException:
-            if place in self._waiting:
-                self._waiting.remove(place)
+            self._waiting = tuple(other for other in self._waiting if other is not place)
             raise
 
     def wake(self) -> None:
         """Let all those who wait now go on."""
         if self._waiting:
-            waiting, self._waiting = self._waiting, []
+            waiting, self._waiting = self._waiting, ()
             for place in waiting:
                 self._parking.wake(place)

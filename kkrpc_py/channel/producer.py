@@ -110,7 +110,7 @@ class Producer:
             if outcome is _SUSPENDED:
                 step, self._step = self._step, None
                 try:
-                    value = await finish(step.send, step.throw, self._trap, self._flush_or_interrupt)
+                    value = await finish(step, self._trap, self._flush_or_interrupt)
                 except StopAsyncIteration:
                     return
                 finally:
@@ -166,22 +166,17 @@ class Producer:
     async def drive(self, coroutine: Any) -> Any:
         """Run a handler that sends into a sink; what it sent leaves whenever it suspends."""
 
-        def send(value: Any) -> Any:
+        def run(method: Callable[[Any], Any], argument: Any) -> Any:
             self._stepping = True
             self._turn_began = perf_counter()
-            return coroutine.send(value)
-
-        def throw(exc: BaseException) -> Any:
-            self._stepping = True
-            self._turn_began = perf_counter()
-            return coroutine.throw(exc)
+            return method(argument)
 
         def on_suspend() -> None:
             self._stepping = False
             self._flush_or_interrupt()
 
         try:
-            return await run_stepped(send, throw, on_suspend)
+            return await run_stepped(coroutine, on_suspend, run)
         finally:
             self._stepping = False
 

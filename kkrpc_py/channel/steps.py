@@ -14,13 +14,19 @@ from typing import Any, TypeAlias
 
 __all__ = ["finish", "run_stepped", "stepper"]
 
-Send: TypeAlias = Callable[[Any], Any]
-Throw: TypeAlias = Callable[[BaseException], Any]
+Run: TypeAlias = Callable[[Callable[[Any], Any], Any], Any]
+"""Makes one step, `send(value)` or `throw(error)`: in a context, or with something done around it."""
+
+
+def _step(method: Callable[[Any], Any], argument: Any) -> Any:
+    return method(argument)
 
 
 @types.coroutine
-def finish(send: Send, throw: Throw, trap: Any, on_suspend: Callable[[], None]) -> Generator[Any, Any, Any]:
-    """Await the rest of something that was stepped as far as `trap`; returns its value.
+def finish(
+    step: Any, trap: Any, on_suspend: Callable[[], None], run: Run = _step
+) -> Generator[Any, Any, Any]:
+    """Await the rest of `step`, a coroutine that was stepped as far as `trap`; returns its value.
 
     `on_suspend` is called before each trap that goes to the loop, `trap` included.
     """
@@ -34,18 +40,18 @@ def finish(send: Send, throw: Throw, trap: Any, on_suspend: Callable[[], None]) 
             thrown = exc
         try:
             # Thrown outside of the handler above: its traceback and context are its own.
-            trap = send(sent) if thrown is None else throw(thrown)
+            trap = run(step.send, sent) if thrown is None else run(step.throw, thrown)
         except StopIteration as stop:
             return stop.value
 
 
-async def run_stepped(send: Send, throw: Throw, on_suspend: Callable[[], None]) -> Any:
-    """Await what `send` and `throw` step, from its beginning."""
+async def run_stepped(step: Any, on_suspend: Callable[[], None], run: Run) -> Any:
+    """Await the coroutine `step` from its beginning."""
     try:
-        trap = send(None)
+        trap = run(step.send, None)
     except StopIteration as stop:
         return stop.value
-    return await finish(send, throw, trap, on_suspend)
+    return await finish(step, trap, on_suspend, run)
 
 
 def stepper(awaitable: Any) -> Any:

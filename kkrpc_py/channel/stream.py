@@ -76,7 +76,8 @@ class StreamReceiver:
         """The consumer has read all there was."""
         self.result: Any = None
         self._error: ErrorValue | KkrpcError | None = None
-        self._frames: deque[tuple[list[Any], int]] = deque()
+        self._frames: deque[tuple[list[Any], int]] | None = None
+        """Frames that wait behind the one that is being read; made when there are some."""
         self._held: tuple[int, int] | None = None
         self._changed = Signal(host.parking)
         self._discarding = False
@@ -88,9 +89,20 @@ class StreamReceiver:
         self.received += len(values)
         if self._discarding:
             self._give_back(len(values), size)
+            return
+        if self._held is None and self._frames is None:
+            self._hold(values, size)
+        elif self._frames is None:
+            self._frames = deque(((values, size),))
         else:
             self._frames.append((values, size))
-            self._changed.wake()
+        self._changed.wake()
+
+    def _hold(self, values: list[Any], size: int) -> None:
+        """These values are read next."""
+        values.reverse()
+        self.values += values
+        self._held = (len(values), size)
 
     def end(self, result: Any) -> None:
         self.result = result
@@ -111,15 +123,18 @@ class StreamReceiver:
         while True:
             if self.cancelled:
                 raise self.cancellation()
-            if self._frames:
+            if self._held is None and self._frames is not None:
                 values, size = self._frames.popleft()
-                self._since_wait += len(values)
+                if not self._frames:
+                    self._frames = None
+                self._hold(values, size)
+            if self._held is not None:
+                self._since_wait += len(self.values)
                 if self._since_wait > _TURN:
                     self._since_wait = 0
                     await checkpoint()
-                if values:
-                    self._held = (len(values), size)
-                    self.values.extend(reversed(values))
+                    continue
+                if self.values:
                     value = self.values.pop()
                     if not self.values:
                         self.release()
@@ -150,23 +165,23 @@ class StreamReceiver:
         self._discarding = True
         self.values.clear()
         self.release()
-        for values, size in self._frames:
+        frames, self._frames = self._frames or (), None
+        for values, size in frames:
             self._give_back(len(values), size)
-        self._frames.clear()
 
     def cancel(self) -> bool:
         """Stop the producer; True where the peer will confirm it, by `end`."""
         if self.cancelled:
             return not self.ended
         self.cancelled = not self.exhausted
+        self.values.clear()
+        self._frames = None
+        self._held = None
         if self.ended:
             return False
         confirms = self.host.connection.cancel(self.call)
         if not confirms:
             self.ended = True
-        self.values.clear()
-        self._frames.clear()
-        self._held = None
         self._changed.wake()
         self.host.kick()
         return confirms

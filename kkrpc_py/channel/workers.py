@@ -2,7 +2,7 @@
 
 A task costs ten times what a small handler does, so a worker takes one job after another, each
 in a context of its own. It looks for the next job as long as its jobs finish without
-suspending; when one is about to suspend, another worker takes over the queue. A job is cancelled
+suspending; when one is about to suspend, other workers take over the queue. A job is cancelled
 by the worker's scope, and the worker ends with it: scopes too are paid for once.
 """
 
@@ -10,8 +10,7 @@ from __future__ import annotations
 
 import contextvars
 from collections import deque
-from collections.abc import Callable, Coroutine
-from functools import partial
+from collections.abc import Coroutine
 from typing import Any, Protocol
 
 import anyio
@@ -41,16 +40,23 @@ class Job(Protocol):
 
 
 class _Worker:
-    __slots__ = ("place", "scope")
+    __slots__ = ("looking", "place", "pool", "scope")
 
-    def __init__(self) -> None:
+    def __init__(self, pool: WorkerPool) -> None:
+        self.pool = pool
         self.scope = anyio.CancelScope(shield=True)
+        self.looking = True
+        """It takes the next job as soon as it runs."""
         self.place: Any = None
         """Where it waits while it has nothing to do."""
 
+    def on_suspend(self) -> None:
+        if self.looking:
+            self.pool.hand_over(self)
+
 
 class WorkerPool:
-    """Runs jobs in tasks of `task_group`.
+    """Runs jobs in tasks of `task_group`, which begin in the order in which they were submitted.
 
     The tasks end by `close` alone and not by an outer cancellation: how a channel ends is decided
     in one place.
@@ -61,7 +67,7 @@ class WorkerPool:
         self._parking = parking
         self._jobs: deque[Job] = deque()
         self._idle: list[_Worker] = []
-        self._looking: _Worker | None = None
+        self._looking = 0
         self._workers: set[_Worker] = set()
         self._closed = False
         self._running = 0
@@ -71,7 +77,7 @@ class WorkerPool:
         if self._closed:
             return
         self._jobs.append(job)
-        if self._looking is None:
+        if not self._looking:
             self._look()
 
     @property
@@ -97,53 +103,56 @@ class WorkerPool:
             await self._changed.wait()
 
     def _look(self) -> None:
-        """Make one worker look at the queue."""
+        """Make one more worker look at the queue."""
+        self._looking += 1
         if self._idle:
             worker = self._idle.pop()
+            worker.looking = True
             self._parking.wake(worker.place)
         else:
-            worker = _Worker()
+            worker = _Worker(self)
             self._workers.add(worker)
             self._task_group.start_soon(self._work, worker, name="kkrpc_py worker")
-        self._looking = worker
 
-    def _hand_over(self, worker: _Worker) -> None:
-        """`worker` is about to suspend, or to end: somebody else looks at what is queued."""
-        if self._looking is worker:
-            self._looking = None
-            if self._jobs:
-                self._look()
+    def hand_over(self, worker: _Worker) -> None:
+        """`worker` is about to suspend, or to end: others look at what is queued.
+
+        Two of them, so that a thousand jobs that all suspend have begun after ten turns of the loop.
+        """
+        worker.looking = False
+        self._looking -= 1
+        for _ in range(min(2, len(self._jobs) - self._looking)):
+            self._look()
 
     async def _work(self, worker: _Worker) -> None:
-        def on_suspend() -> None:
-            if self._looking is worker:
-                self._hand_over(worker)
-
+        scope = worker.scope
         try:
-            with worker.scope as scope:
+            with scope:
                 while not self._closed:
-                    await self._take_turns(scope, on_suspend)
+                    await self._take_turns(worker, scope)
                     if scope.cancel_called or len(self._idle) >= _MAX_IDLE:
                         return
-                    if self._looking is worker:
-                        self._looking = None
+                    if worker.looking:
+                        worker.looking = False
+                        self._looking -= 1
                     worker.place = self._parking.new()
                     self._idle.append(worker)
                     await worker.place
         except anyio.get_cancelled_exc_class():
             # Aimed at this task by a handler that has answered since (`task.cancel()` on asyncio):
             # the worker ends, and nobody else is concerned.
-            if worker.scope.cancel_called:
+            if scope.cancel_called:
                 raise
         finally:
             self._workers.discard(worker)
             self._changed.wake()
             if worker in self._idle:
                 self._idle.remove(worker)
-            if not self._closed:
-                self._hand_over(worker)
+            if worker.looking and not self._closed:
+                self.hand_over(worker)
 
-    async def _take_turns(self, scope: anyio.CancelScope, on_suspend: Callable[[], None]) -> None:
+    async def _take_turns(self, worker: _Worker, scope: anyio.CancelScope) -> None:
+        """Run jobs as long as there are some."""
         turns = 0
         while self._jobs and not scope.cancel_called:
             job = self._jobs.popleft()
@@ -156,7 +165,7 @@ class WorkerPool:
             except StopIteration:
                 pass
             else:
-                await finish(partial(run, step.send), partial(run, step.throw), trap, on_suspend)
+                await finish(step, trap, worker.on_suspend, run)
             finally:
                 self._running -= 1
                 self._changed.wake()

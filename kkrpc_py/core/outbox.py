@@ -12,12 +12,12 @@ __all__ = ["Outbox", "StreamLane"]
 
 
 class StreamLane:
-    """The frames of one stream."""
+    """The frames of one stream; None while there are none, since an empty deque is no small thing."""
 
     __slots__ = ("frames",)
 
     def __init__(self) -> None:
-        self.frames: deque[bytes] = deque()
+        self.frames: deque[bytes] | None = None
 
 
 class Outbox:
@@ -37,22 +37,24 @@ class Outbox:
         self.control_size += len(frame)
 
     def put_in(self, lane: StreamLane, frame: bytes) -> None:
-        if not lane.frames:
+        if lane.frames is None:
+            lane.frames = deque((frame,))
             self._turns.append(lane)
-        lane.frames.append(frame)
+        else:
+            lane.frames.append(frame)
         self.size += len(frame)
 
     def drop(self, lane: StreamLane) -> None:
         """Forget what `lane` still holds: its consumer has said that it reads no more."""
-        if lane.frames:
+        if lane.frames is not None:
             self._turns.remove(lane)
             self.size -= sum(map(len, lane.frames))
-            lane.frames.clear()
+            lane.frames = None
 
     def clear(self) -> None:
         self._control.clear()
         for lane in self._turns:
-            lane.frames.clear()
+            lane.frames = None
         self._turns.clear()
         self.size = self.control_size = 0
 
@@ -67,9 +69,12 @@ class Outbox:
                 self.control_size -= len(frame)
             elif turns:
                 lane = turns.popleft()
+                assert lane.frames is not None
                 frame = lane.frames.popleft()
                 if lane.frames:
                     turns.append(lane)
+                else:
+                    lane.frames = None
             else:
                 break
             taken.append(frame)

@@ -62,7 +62,8 @@ class Counting:
 def unread(stream: kk.StreamCall[Any]) -> int:
     """Bytes of frames that lie here and that nobody has read."""
     receiver: StreamReceiver = stream._receiver
-    return sum(size for _, size in receiver._frames)
+    held = receiver._held[1] if receiver._held is not None else 0
+    return held + sum(size for _, size in receiver._frames or ())
 
 
 async def stalled(api: Counting) -> int:

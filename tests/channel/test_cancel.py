@@ -276,7 +276,8 @@ async def test_cancel_after_the_end_has_come_unread() -> None:
 
         stream = await client.remote().short()
         await until(lambda: stream.ended)
-        assert await anext(stream) == 0
+        # The second value came in one frame with the third.
+        assert [await anext(stream), await anext(stream)] == [0, 1]
         await stream.cancel()
         with pytest.raises(kk.CallCancelled):
             await anext(stream)
