@@ -99,7 +99,10 @@ def _both_growths(workload: str) -> Figure:
 
 
 def _unevenness(results: Results, loop: str) -> Values:
-    """How far a stream's rate lies from that of the shortest, at most, in percent of it."""
+    """How far a stream's rate lies from that of the shortest, at most, in percent of it.
+
+    One figure of all rounds: the most of each round would be the noise's as much as the length's.
+    """
     name = plan.our_name(loop)
     labels = sorted(
         (label for label in results.outcomes.get(name, {}) if label.startswith("scaling@")),
@@ -108,8 +111,8 @@ def _unevenness(results: Results, loop: str) -> Values:
     if len(labels) < 2:
         return []
     first = results.rate(name, labels[0])
-    away = [ratios(results.rate(name, label), first) for label in labels[1:]]
-    return worst(*([None if r is None else abs(r - 1) * 100 for r in each] for each in away))
+    away = [median(ratios(results.rate(name, label), first)) for label in labels[1:]]
+    return [None if None in away else max(abs(ratio - 1) * 100 for ratio in away if ratio is not None)]
 
 
 def _decode_growth(results: Results, loop: str) -> Values:
