@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextvars
 import logging
 import types
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from typing import Any, Protocol
 
 import anyio
@@ -172,7 +172,18 @@ class CallTask(msgspec.Struct, eq=False):
             return
         try:
             try:
-                await self._run_handler()
+                if self.dispatcher.interceptors:
+                    result = await self._invoke_wrapped()
+                else:
+                    result = await self._invoke(self.args, {})
+                if self.producer is not None:  # a sink's handler has sent its stream already
+                    await self._finish_stream(self.producer, result)
+                elif type(result) not in _VALUES and _is_stream(result):
+                    self._note_result(result)
+                    if not self.call.stopping():
+                        await self._stream(result)
+                elif not self.call.stopping():
+                    await self._respond(result)
             finally:
                 if self.results:
                     await self._close_streams()
@@ -187,23 +198,14 @@ class CallTask(msgspec.Struct, eq=False):
 
     # The handler ---------------------------------------------------------------------------
 
-    async def _run_handler(self) -> None:
-        interceptors = self.dispatcher.interceptors
-        if interceptors:
-            ctx = CallContext(self.call.method, self.args)
-            result = await wrap(
-                interceptors, ctx, lambda: self._invoke(ctx.args, ctx.kwargs), self._note_result
-            )
-        else:
-            result = await self._invoke(self.args, {})
-        if self.producer is not None:  # a sink's handler has sent its stream already
-            await self._finish_stream(self.producer, result)
-        elif type(result) not in _VALUES and _is_stream(result):
-            self._note_result(result)
-            if not self.call.stopping():
-                await self._stream(result)
-        elif not self.call.stopping():
-            await self._respond(result)
+    def _invoke_wrapped(self) -> Awaitable[Any]:
+        ctx = CallContext(self.call.method, self.args)
+        return wrap(
+            self.dispatcher.interceptors,
+            ctx,
+            lambda: self._invoke(ctx.args, ctx.kwargs),
+            self._note_result,
+        )
 
     async def _invoke(self, args: list[Any], kwargs: dict[str, Any]) -> Any:
         handler = self.handler

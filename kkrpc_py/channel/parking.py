@@ -8,7 +8,7 @@ nothing more: no order, no fairness, no threads.
 from __future__ import annotations
 
 import functools
-from collections.abc import Awaitable, Callable, Generator
+from collections.abc import Awaitable, Generator
 from typing import Any, Protocol
 
 from anyio.lowlevel import current_token
@@ -19,9 +19,8 @@ __all__ = ["Parking", "Signal", "current_parking"]
 class Parking(Protocol):
     """One event loop's way to park a task."""
 
-    @property
-    def new(self) -> Callable[[], Awaitable[None]]:
-        """Makes a place, where one task waits once by awaiting it; at once where `wake` came first."""
+    def new(self) -> Awaitable[None]:
+        """A place, where one task waits once by awaiting it; not at all where `wake` came first."""
         ...
 
     def wake(self, place: Any) -> None:
@@ -30,12 +29,15 @@ class Parking(Protocol):
 
 
 class _AsyncioParking:
-    __slots__ = ("new",)
+    __slots__ = ("_future",)
 
     def __init__(self, loop: Any) -> None:
         import asyncio
 
-        self.new: Callable[[], Awaitable[None]] = functools.partial(asyncio.Future, loop=loop)
+        self._future = functools.partial(asyncio.Future, loop=loop)
+
+    def new(self) -> Awaitable[None]:
+        return self._future()
 
     def wake(self, place: Any) -> None:
         if not place.done():
@@ -67,12 +69,15 @@ class _TrioPlace:
 
 
 class _TrioParking:
-    __slots__ = ("new",)
+    __slots__ = ("_lowlevel",)
 
     def __init__(self) -> None:
         from trio import lowlevel
 
-        self.new: Callable[[], Awaitable[None]] = functools.partial(_TrioPlace, lowlevel)
+        self._lowlevel = lowlevel
+
+    def new(self) -> Awaitable[None]:
+        return _TrioPlace(self._lowlevel)
 
     def wake(self, place: Any) -> None:
         place.wake()

@@ -128,8 +128,27 @@ class WorkerPool:
         scope = worker.scope
         try:
             with scope:
+                turns = 0
                 while not self._closed:
-                    await self._take_turns(worker, scope)
+                    while self._jobs and not scope.cancel_called:
+                        job = self._jobs.popleft()
+                        job.scope = scope
+                        run: Any = contextvars.copy_context().run
+                        step = job.run()
+                        self._running += 1
+                        try:
+                            trap = run(step.send, None)
+                        except StopIteration:
+                            pass
+                        else:
+                            await finish(step, trap, worker.on_suspend, run)
+                        finally:
+                            self._running -= 1
+                            self._changed.wake()
+                        del job, run, step  # and what they hold, before the wait for the next
+                        turns += 1
+                        if turns % _TURN == 0:
+                            await checkpoint()
                     if scope.cancel_called or len(self._idle) >= _MAX_IDLE:
                         return
                     if worker.looking:
@@ -150,25 +169,3 @@ class WorkerPool:
                 self._idle.remove(worker)
             if worker.looking and not self._closed:
                 self.hand_over(worker)
-
-    async def _take_turns(self, worker: _Worker, scope: anyio.CancelScope) -> None:
-        """Run jobs as long as there are some."""
-        turns = 0
-        while self._jobs and not scope.cancel_called:
-            job = self._jobs.popleft()
-            job.scope = scope
-            run: Any = contextvars.copy_context().run
-            step = job.run()
-            self._running += 1
-            try:
-                trap = run(step.send, None)
-            except StopIteration:
-                pass
-            else:
-                await finish(step, trap, worker.on_suspend, run)
-            finally:
-                self._running -= 1
-                self._changed.wake()
-            turns += 1
-            if turns % _TURN == 0:
-                await checkpoint()
