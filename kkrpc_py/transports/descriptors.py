@@ -95,16 +95,14 @@ class DescriptorReceiveStream(ByteReceiveStream):
                 if data is None:
                     if not await reader.feed(max_bytes, take):
                         return
-                    self._check_open()
                 elif not data:
                     self._at_end = True
                     raise anyio.EndOfStream
                 elif not take(data):
                     return
-                else:
-                    self._check_open()
-                    if not reader.drained:
-                        await checkpoint()
+                elif not reader.drained:
+                    await checkpoint()
+                self._check_open()
         finally:
             self._busy = False
 
