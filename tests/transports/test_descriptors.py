@@ -454,6 +454,7 @@ def test_a_pipe_of_another_user_is_served_by_threads() -> None:
 import anyio, fcntl, os, threading
 from kkrpc_py.transports.descriptors import DescriptorStream
 async def main():
+    os.setgid(65534); os.setuid(65534)  # who may not be allowed to read the modules that anyio.run imports
     async with DescriptorStream(os.dup(0), os.dup(1)) as stream:
         while True:
             try:
@@ -463,7 +464,6 @@ async def main():
             assert any(thread.name.startswith("kkrpc_py") for thread in threading.enumerate())
             await stream.send(data)
             assert not any(fcntl.fcntl(fd, fcntl.F_GETFL) & os.O_NONBLOCK for fd in (0, 1))
-os.setgid(65534); os.setuid(65534)
 anyio.run(main)
 """
     data = os.urandom(300_000)

@@ -166,12 +166,14 @@ async def test_in_a_cancelled_scope_it_takes_nothing(name: str, tmp_path: Path) 
 
 
 @each
-@pytest.mark.parametrize("by", ["another task", "take"])
+@pytest.mark.parametrize("by", ["another task", "take", "another task at the same time"])
 async def test_closing_ends_it(name: str, by: str, tmp_path: Path) -> None:
     with anyio.fail_after(LIMIT):
         async with PAIRS[name](tmp_path) as (one, other), anyio.create_task_group() as tg:
+            taken = anyio.Event()
 
             def take(data: bytes) -> bool:
+                taken.set()
                 if by == "take":
                     other.close()
                 return True
@@ -179,6 +181,8 @@ async def test_closing_ends_it(name: str, by: str, tmp_path: Path) -> None:
             async def close() -> None:
                 await anyio.sleep(0.02)
                 await one.send(b"x")
+                if by == "another task at the same time":
+                    await taken.wait()
                 if by != "take":
                     await other.aclose()
 
