@@ -23,7 +23,7 @@ from anyio.abc import ByteStream, SocketAttribute
 from anyio.lowlevel import checkpoint
 from anyio.streams.tls import TLSStream
 
-from kkrpc_py.transports.descriptors import DescriptorStream
+from kkrpc_py.transports.descriptors import PIPE_BYTES, DescriptorStream
 
 __all__ = ["Server", "SocketByteStream", "connect_tcp", "connect_unix", "listen_tcp", "listen_unix"]
 
@@ -48,7 +48,9 @@ class SocketByteStream(DescriptorStream):
 
     def __init__(self, connected: socket.socket) -> None:
         with connected:  # closed unless it is detached
-            if connected.family != socket.AF_UNIX:
+            if connected.family == socket.AF_UNIX:
+                _enlarge_buffer(connected)
+            else:  # whose buffers the kernel fits itself, unless it is told a size
                 connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             self._addresses: dict[Any, Any] = {
                 SocketAttribute.local_address: connected.getsockname(),
@@ -62,6 +64,13 @@ class SocketByteStream(DescriptorStream):
     def extra_attributes(self) -> Mapping[Any, Callable[[], Any]]:
         """For `anyio.TypedAttributeProvider.extra`."""
         return {name: partial(self._addresses.__getitem__, name) for name in self._addresses}
+
+
+def _enlarge_buffer(connected: socket.socket) -> None:
+    """Have the socket hold as much as an enlarged pipe, as far as the kernel agrees."""
+    with contextlib.suppress(OSError):
+        if connected.getsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF) < PIPE_BYTES:
+            connected.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, PIPE_BYTES)
 
 
 async def connect_tcp(host: str, port: int, *, ssl_context: ssl.SSLContext | None = None) -> ByteStream:

@@ -159,6 +159,42 @@ async def test_a_unix_server_and_its_file(tmp_path: Path) -> None:
     assert open_descriptors() <= before
 
 
+async def test_a_unix_socket_holds_more_than_usual(tmp_path: Path) -> None:
+    """With the usual size both sides wait for each other at each large frame."""
+
+    def held(send: Any) -> int:
+        count = 0
+        while taken := send(bytes(16_384)):
+            count += taken
+        return count
+
+    def send_raw(data: bytes) -> int:
+        try:
+            return one.send(data)
+        except BlockingIOError:
+            return 0
+
+    one, other = socket.socketpair()
+    with one, other:
+        one.setblocking(False)
+        usual = held(send_raw)
+    with anyio.fail_after(LIMIT):
+        async with listen_unix(tmp_path / "socket") as server, anyio.create_task_group() as tg:
+            finished = anyio.Event()
+
+            async def hold(stream: Any) -> None:
+                async with stream:
+                    assert held(stream.send_nowait) > 1.5 * usual
+                    await finished.wait()
+
+            tg.start_soon(server.serve, hold)
+            stream: Any = await connect_unix(tmp_path / "socket")
+            async with stream:
+                assert held(stream.send_nowait) > 1.5 * usual
+                finished.set()
+            tg.cancel_scope.cancel()
+
+
 async def test_a_dead_servers_file_is_replaced_and_a_live_ones_not(tmp_path: Path) -> None:
     path = tmp_path / "socket"
     with socket.socket(socket.AF_UNIX) as dead:
