@@ -24,6 +24,9 @@ __all__ = ["Job", "WorkerPool"]
 
 _MAX_IDLE = 64
 """Workers kept waiting for the next job."""
+_SUCCESSORS = 8
+"""Workers that take over from one that suspends: a thousand streams have begun after a few turns of the
+loop, and the first of them is not far ahead; a few are woken in vain where the next jobs are quick."""
 _TURN = 64
 """Jobs after which a worker lets the other tasks of the loop run."""
 
@@ -115,13 +118,10 @@ class WorkerPool:
             self._task_group.start_soon(self._work, worker, name="kkrpc_py worker")
 
     def hand_over(self, worker: _Worker) -> None:
-        """`worker` is about to suspend, or to end: others look at what is queued.
-
-        Two of them, so that a thousand jobs that all suspend have begun after ten turns of the loop.
-        """
+        """`worker` is about to suspend, or to end: others look at what is queued."""
         worker.looking = False
         self._looking -= 1
-        for _ in range(min(2, len(self._jobs) - self._looking)):
+        for _ in range(min(_SUCCESSORS, len(self._jobs) - self._looking)):
             self._look()
 
     async def _work(self, worker: _Worker) -> None:
