@@ -46,7 +46,7 @@ class CborWriter:
         self._rules = Rules(
             leaves=leaves,
             containers=(dict, list, tuple, set, frozenset),
-            text_keys=False,
+            keys="value",
             max_int=digits_bound(limits.digits),
             depth=_depth(limits) - _ENVELOPE_DEPTH,
             items=limits.frame,
@@ -99,6 +99,7 @@ class CborReader:
     def __init__(self, limits: Limits) -> None:
         self._depth = _depth(limits)
         self._tags = TaggedTypes(limits.digits)
+        max_int = digits_bound(limits.digits)
         # Of what comes without a tag, only these can be outside of what was agreed on.
         self._rules = Rules(
             leaves={
@@ -106,33 +107,38 @@ class CborReader:
                 **dict.fromkeys(self._tags.leaves),
             },
             containers=(dict, list, tuple, set, frozenset),
-            text_keys=False,
-            max_int=digits_bound(limits.digits),
+            keys="known",  # cbor2 takes text and bytes alone
+            max_int=max_int,
+            late_ints=max_int >= 2**64,  # without a tag there are none above, and tags have their readers
             depth=self._depth,
             items=limits.frame,
             finite=False,
         )
         tags = _BUILT_IN_TAGS | self._tags.readers.keys()
-        self._semantic = {tag: self._semantic_reader(tag) for tag in tags}
-
-    def loads(self, payload: bytes) -> Any:
-        """The value; `CborRefused` or `CborError` if there is none, and no other exception."""
-        decoder = cbor2.CBORDecoder(
-            io.BytesIO(payload),
+        # Made once, since that takes half as long as a small message.
+        self._decoder = cbor2.CBORDecoder(
+            io.BytesIO(),
             tag_hook=self._unknown_tag,
-            semantic_decoders=self._semantic,
+            semantic_decoders={tag: self._semantic_reader(tag) for tag in tags},
             max_depth=2 * self._depth + 1,  # tags count there; how deep it really is, the rules tell
             allow_indefinite=False,
             allow_duplicate_keys=False,
             strict_hashable_types=True,
         )
+
+    def loads(self, payload: bytes) -> Any:
+        """The value; `CborRefused` or `CborError` if there is none, and no other exception."""
+        # Setting the source drops whatever the decoder still has of the last one.
+        self._decoder.fp = source = io.BytesIO(payload)
         try:
-            value = decoder.decode()
-            if decoder.fp.tell() == len(payload) and self._rules.accepts(value) is not None:
+            value = self._decoder.decode()
+            if source.tell() == len(payload) and self._rules.accepts(value) is not None:
                 return value
         except Exception:
             # Whatever it was, the second pass finds it, or reads what the first one could not.
             pass
+        finally:
+            source.close()  # or a large payload would stay until the next one
         try:
             return CarefulReader(payload, self._tags, self._depth).read()
         except RefusedContent as error:

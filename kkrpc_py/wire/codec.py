@@ -8,14 +8,14 @@ peer.
 from __future__ import annotations
 
 import functools
-from typing import TYPE_CHECKING, Literal, TypeAlias
+from typing import TYPE_CHECKING, Final, Literal, TypeAlias
 
 import msgspec
 
 from kkrpc_py.errors import LimitExceeded, NotSerializable, ProtocolError
 from kkrpc_py.limits import Limits
 from kkrpc_py.wire.cbor_errors import CborError, CborRefused
-from kkrpc_py.wire.classic import CALLBACK_PREFIX, Parser, build
+from kkrpc_py.wire.classic import CALLBACK_PREFIX, Fields, Parser, build
 from kkrpc_py.wire.framing import Frame, Framer, Kind, Pieces, cbor_frame, frame_size
 from kkrpc_py.wire.json_codec import JsonError, JsonLimitError, JsonReader, JsonWriter
 from kkrpc_py.wire.large import large_mapping, large_pieces
@@ -30,8 +30,12 @@ Codec: TypeAlias = Literal["auto", "json", "cbor"]
 Incoming: TypeAlias = tuple[Message | Noise | Broken, int]
 """What arrived, and the size of its frame in bytes, as `frame_size` has it."""
 
-# A line of exactly this size, or a multiple, is lost by kkrpc (see Encoder._line).
+# A line of exactly this size, or a multiple, is lost by kkrpc (see Encoder._json).
 _STOCK_READ = 65_536
+# Python 3.11 takes ten times as long to find a member in its enumeration.
+_JSON: Final = Kind.JSON
+_CBOR: Final = Kind.CBOR
+_ERRORS: frozenset[type] = frozenset((Failure, StreamFailure))
 
 
 class Encoder:
@@ -53,8 +57,10 @@ class Encoder:
         self._codec = codec
         self._limits = limits
         self._limit = limits.frame
-        self._to_stock = JsonWriter(limits, stock=True)
-        self._to_peer = JsonWriter(limits, stock=False)
+        self._to_stock = JsonWriter(limits, stock=True, with_bytes=False)
+        self._to_stock_bytes = JsonWriter(limits, stock=True, with_bytes=True)
+        self._to_peer = JsonWriter(limits, stock=False, with_bytes=False)
+        self._to_peer_bytes = JsonWriter(limits, stock=False, with_bytes=True)
 
     @functools.cached_property
     def _cbor_writer(self) -> CborWriter:
@@ -86,12 +92,12 @@ class Encoder:
         if self._codec == "cbor":
             return self._cbor_frame(message)
         if self._codec == "json" or not (self.cbor or self.pending):
-            return self._json(message, with_bytes=True)
-        if not self.cbor and isinstance(message, (Failure, StreamFailure)):
+            return self._json_alone(message)
+        if not self.cbor and type(message) in _ERRORS:
             # An error is reported at once, without the fields that would have to wait.
-            return self._json(message, with_bytes=True)
+            return self._json_alone(message)
         try:
-            return self._json(message, with_bytes=False, drop=False)
+            return self._json(message, self._to_stock if self.stock else self._to_peer, drop=False)
         except NotSerializable as refusal:
             return self._beyond_json(message, refusal)
 
@@ -102,7 +108,7 @@ class Encoder:
         except NotSerializable as by_cbor:
             # Bytes beside text that is no Unicode: kkrpc's form of bytes is the only one left.
             try:
-                return self._json(message, with_bytes=True)
+                return self._json_alone(message)
             except NotSerializable:
                 raise by_cbor from None
         if self.cbor:
@@ -113,10 +119,10 @@ class Encoder:
         return self._framed(self._cbor_payload(message))
 
     def _framed(self, *payload: bytes) -> bytes:
-        size = sum(map(len, payload))
-        if size > self._limit:
-            raise self._too_large(size)
-        return cbor_frame(*payload)
+        frame = cbor_frame(*payload)
+        if frame_size(frame) > self._limit:
+            raise self._too_large(frame_size(frame))
+        return frame
 
     def _cbor_payload(self, message: Message) -> bytes:
         writer = self._cbor_writer
@@ -129,33 +135,28 @@ class Encoder:
             reason = "it holds an unpaired surrogate"
             raise NotSerializable("str", "the message's id, method or path", reason) from None
 
-    def _json(self, message: Message, *, with_bytes: bool, drop: bool = True) -> bytes:
-        writer = self._to_stock if self.stock else self._to_peer
+    def _json_alone(self, message: Message) -> bytes:
+        return self._json(message, self._to_stock_bytes if self.stock else self._to_peer_bytes, drop=True)
+
+    def _json(self, message: Message, writer: JsonWriter, *, drop: bool) -> bytes:
         if self.stock and isinstance(message, (Request, Construct)):
             _refuse_callback_names(message)
-        checked = writer.fit_checked if with_bytes else writer.fit_plain_checked
         # Which fields of an error are dropped is decided one by one, so each is checked to the end.
-        error = isinstance(message, (Failure, StreamFailure))
-        fit = checked if error else writer.fit_with_bytes if with_bytes else writer.fit
+        error = type(message) in _ERRORS
         try:
-            text = writer.dumps(build(message, fit, drop=drop))
+            text = writer.dumps(build(message, writer.fit_checked if error else writer.fit, drop))
         except UnicodeEncodeError:
-            return self._line(writer.dumps_unpaired(build(message, checked, drop=drop)))
+            text = writer.dumps_unpaired(build(message, writer.fit_checked, drop))
         except ValueError:
             # An integer that Python will not write: now it is looked for.
-            build(message, checked, drop=drop)
+            build(message, writer.fit_checked, drop)
             raise
-        if not error and writer.needs_second_look(text):
-            build(message, checked)
-        return self._line(text)
-
-    def _line(self, text: bytes) -> bytes:
-        """The line of a JSON text.
-
-        kkrpc drops a read of white space alone. Its pipe hands out 65,536 bytes at a time, so the
-        line feed of a line of that size comes alone and is lost; so would a blank before it. A blank
-        before the closing brace leaves the brace to keep it company.
-        """
+        else:
+            if not error and writer.needs_second_look(text):
+                build(message, writer.fit_checked)
+        # kkrpc drops a read of white space alone. Its pipe hands out 65,536 bytes at a time, so the
+        # line feed of a line of that size comes alone and is lost; so would a blank before it. A blank
+        # before the closing brace leaves the brace to keep it company.
         if self.stock and not len(text) % _STOCK_READ:
             text = text[:-1] + b" }"
         if len(text) > self._limit:
@@ -197,7 +198,7 @@ class Decoder:
 
     def __init__(self, limits: Limits) -> None:
         self._framer = Framer(limits)
-        self._json = JsonReader(limits)
+        self._json = JsonReader(limits, Fields)
         self._limits = limits
         self._parser = Parser(limits)
         self._noise_limit = limits.noise
@@ -225,9 +226,9 @@ class Decoder:
         found: list[Incoming] = []
         for frame in frames:
             item: Message | Noise | Broken
-            if frame[0] is Kind.JSON:
+            if frame[0] is _JSON:
                 item = self._read_json(frame[1])
-            elif frame[0] is Kind.CBOR:
+            elif frame[0] is _CBOR:
                 self._binary = True
                 payload = frame[1]
                 item = self._read_large(payload) if isinstance(payload, list) else self._read_cbor(payload)
@@ -243,14 +244,14 @@ class Decoder:
 
     def _read_json(self, text: bytes) -> Message | Noise:
         try:
-            mapping = self._json.loads(text)
+            found = self._json.loads(text)
         except JsonLimitError as error:
             return self._parser.malformed(*self._json.salvage(text), str(error)) or self._noise(
                 text, str(error)
             )
         except JsonError as error:
             return self._noise(text, f"not JSON: {error}")
-        return self._parser.parse(mapping) or self._noise(text, "a JSON object of no known type")
+        return self._parser.parse(found) or self._noise(text, "a JSON object of no known type")
 
     def _read_large(self, pieces: Pieces) -> Message | Noise:
         mapping = large_mapping(pieces)

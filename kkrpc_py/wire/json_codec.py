@@ -20,7 +20,7 @@ import msgspec
 
 from kkrpc_py.errors import NotSerializable
 from kkrpc_py.limits import Limits
-from kkrpc_py.wire.values import Rules, digits_bound, plain_bytes
+from kkrpc_py.wire.values import Check, Rules, digits_bound, plain_bytes
 
 __all__ = ["BYTES_TYPES", "JsonError", "JsonLimitError", "JsonReader", "JsonWriter"]
 
@@ -32,11 +32,14 @@ _BYTES_DEPTH = 2
 BYTES_TYPES: frozenset[type] = frozenset((bytes, bytearray, memoryview))
 _BYTES_MARK = "Uint8Array"
 _BYTES_MARK_ASCII = b"Uint8Array"
+# One character is found several times faster than a word, and is most often not there.
+_BYTES_MARK_FIRST = _BYTES_MARK_ASCII[0]
 # Any digit to "0", any other byte to a blank.
 _DIGITS_ONLY = bytes(0x30 if byte in b"0123456789" else 0x20 for byte in range(256))
 _LONG_NUMBER_SAMPLES = 20
 # Two characters to Python, which JSON's escapes turn into one.
 _UNJOINED_PAIR = re.compile("[\ud800-\udbff][\udc00-\udfff]")
+_encode = msgspec.json.Encoder().encode
 _NOT_ASCII = re.compile("[^\x00-\x7f]+")
 
 
@@ -65,74 +68,59 @@ class JsonWriter:
 
     `stock`: the reader may be kkrpc itself. It gets ASCII alone, since kkrpc corrupts a character
     that is split between two reads, and integers up to 2**53 - 1, since JavaScript changes others.
+    `with_bytes`: bytes are put into kkrpc's form, not refused.
     """
 
-    def __init__(self, limits: Limits, *, stock: bool) -> None:
+    def __init__(self, limits: Limits, *, stock: bool, with_bytes: bool) -> None:
         self._stock = stock
         self._digits = limits.digits
+        self._depth = limits.depth - _ENVELOPE_DEPTH
         most = digits_bound(limits.digits)
-        # A value with its comma takes two bytes at least.
-        shape: dict[str, Any] = {
-            "containers": (dict, list, tuple),
-            "text_keys": True,
-            "max_int": min(_JS_MAX, most) if stock else most,
-            "late_ints": not stock,
-            "items": limits.frame // 2 + 1,
-            "finite": True,
-            "refuse_dict": _refuse_bytes_form,
-        }
+        leaves: dict[type, Check | None] = {type(None): None, bool: None, int: None, float: None}
+        leaves[str] = _pairs_up
+        if with_bytes:
+            leaves |= {bytes: None, bytearray: None, memoryview: plain_bytes}
+        self._rules = Rules(
+            leaves=leaves,
+            containers=(dict, list, tuple),
+            keys="text",
+            max_int=min(_JS_MAX, most) if stock else most,
+            late_ints=not stock,
+            depth=self._depth,
+            items=limits.frame // 2 + 1,  # a value with its comma takes two bytes at least
+            finite=True,
+            refuse_dict=_refuse_bytes_form,
+        )
         # What needs no look at all by itself.
-        self._sure: frozenset[type] = frozenset(
-            (str, bool, type(None)) if stock else (str, bool, type(None), int)
-        )
-        plain = {type(None): None, bool: None, int: None, float: None, str: _pairs_up}
-        depth = limits.depth - _ENVELOPE_DEPTH
-        self._depth = depth
-        self._plain = Rules(leaves={**plain}, depth=depth, **shape)
-        self._with_bytes = Rules(
-            leaves={**plain, bytes: None, bytearray: None, memoryview: plain_bytes}, depth=depth, **shape
-        )
+        self._sure = self._rules.sure - BYTES_TYPES
 
     def fit(self, value: Any, root: str) -> Any:
-        """`value` if JSON carries it exactly, bytes not included; else raise `NotSerializable`.
+        """`value`, with kkrpc's form for bytes, if JSON carries it exactly; else raise `NotSerializable`.
 
         Mappings that look like kkrpc's bytes, and integers that are too long, pass: once the message
         is written, `needs_second_look` tells of them at less cost.
         """
-        if type(value) not in self._sure and self._plain.accepts(value) is None:
-            self._plain.demand(value, root)
-        return value
-
-    def fit_with_bytes(self, value: Any, root: str) -> Any:
-        """As `fit`, with bytes anywhere in `value` put into kkrpc's form."""
-        if type(value) in self._sure:
+        kind = type(value)
+        if kind in self._sure or (kind is list and self._sure.issuperset(map(type, value))):
             return value
-        found = self._with_bytes.accepts(value)
-        if found is None:
-            self._with_bytes.demand(value, root)
-        elif not found.isdisjoint(BYTES_TYPES):
-            # Before the conversion, after which they could not be told from it.
-            self._with_bytes.demand(value, root)
-            return _with_bytes_form(value, root, self._depth)
+        found = self._rules.accepts(value)
+        if found is None or not found.isdisjoint(BYTES_TYPES):
+            # Bytes too: once they have that form, they could not be told from what only looks like it.
+            return self.fit_checked(value, root)
         return value
 
     def fit_checked(self, value: Any, root: str) -> Any:
-        """As `fit_with_bytes`, with nothing left for later."""
-        self._with_bytes.demand(value, root)
-        return _with_bytes_form(value, root, self._depth)
-
-    def fit_plain_checked(self, value: Any, root: str) -> Any:
         """As `fit`, with nothing left for later."""
-        self._plain.demand(value, root)
-        return value
+        self._rules.demand(value, root)
+        return _with_bytes_form(value, root, self._depth)
 
     def dumps(self, mapping: dict[str, Any]) -> bytes:
         """The text of a message whose values were fitted, without line feed.
 
         `UnicodeEncodeError` if there are unpaired surrogates in it: then `dumps_unpaired` is to be
-        used, on values that were fitted by the `_checked` kind of fit.
+        used, on values that `fit_checked` has fitted.
         """
-        text = msgspec.json.encode(mapping)
+        text = _encode(mapping)
         if self._stock and not text.isascii():
             # Only strings hold such characters, and there they may be escaped.
             text = _NOT_ASCII.sub(_escape, text.decode()).encode()
@@ -143,22 +131,17 @@ class JsonWriter:
         return json.dumps(mapping, separators=(",", ":"), allow_nan=False, check_circular=False).encode()
 
     def needs_second_look(self, text: bytes) -> bool:
-        """Whether a message could hold what `fit` let pass: the `_checked` kind of fit then decides."""
-        return _holds_bytes_mark(text) or (not self._stock and _may_hold_long_number(text, self._digits))
-
-
-def _holds_bytes_mark(text: bytes) -> bool:
-    # One character is found several times faster than a word, and is most often not there.
-    return b"U" in text and _BYTES_MARK_ASCII in text
+        """Whether a message could hold what `fit` let pass: then `fit_checked` decides."""
+        if _BYTES_MARK_FIRST in text and _BYTES_MARK_ASCII in text:
+            return True
+        return len(text) > self._digits and not self._stock and _may_hold_long_number(text, self._digits)
 
 
 def _may_hold_long_number(text: bytes, digits: int) -> bool:
-    """Whether a run of more digits could be in the text.
+    """Whether a run of more digits could be in the text, which is longer than that.
 
     A sample tells: such a run covers so many of its bytes, one after the other.
     """
-    if len(text) <= digits:
-        return False
     step = max(1, digits // _LONG_NUMBER_SAMPLES)
     return b"0" * ((digits + 1) // step) in text[::step].translate(_DIGITS_ONLY)
 
@@ -188,14 +171,19 @@ _STEP = [1 if byte in b"[{" else -1 if byte in b"]}" else 0 for byte in range(25
 
 
 class JsonReader:
-    """Parses a peer's JSON within bounds."""
+    """Parses a peer's JSON within bounds.
 
-    def __init__(self, limits: Limits) -> None:
+    With `form`, a struct whose fields may be anything and which forbids others, a text whose keys are
+    all among its fields becomes such a struct.
+    """
+
+    def __init__(self, limits: Limits, form: type[msgspec.Struct] | None = None) -> None:
         self._depth = limits.depth
         self._digits = limits.digits
         # Neither the digits before a point or an exponent, nor those after.
         self._long_integer = re.compile(rb"(?<![0-9.eE+-])-?[0-9]{%d,}(?![0-9.eE])" % (limits.digits + 1))
-        self._decoder = msgspec.json.Decoder()
+        self._any = msgspec.json.Decoder()
+        self._form = self._any if form is None else msgspec.json.Decoder(form)
         self._skeletons = msgspec.json.Decoder(_Skeleton)
 
     def loads(self, text: bytes) -> Any:
@@ -203,17 +191,23 @@ class JsonReader:
 
         `JsonError` says that it is no JSON, `JsonLimitError` that it passes a bound.
         """
-        if _deeper_than(self._depth, text):
+        # A text needs more bytes than that to be nested deeper, or to hold an integer of more digits.
+        if len(text) > self._depth and _deeper_than(self._depth, text):
             raise JsonLimitError(f"nested deeper than Limits.depth ({self._depth})")
-        if _may_hold_long_number(text, self._digits):
+        if len(text) > self._digits and _may_hold_long_number(text, self._digits):
             self._refuse_long_number(text)
+        marked = _BYTES_MARK_FIRST in text and _BYTES_MARK_ASCII in text
+        if not marked:
+            try:
+                return self._form.decode(text)
+            except (msgspec.MsgspecError, ValueError, RecursionError):
+                # For other keys, or for what is to be said of it below.
+                pass
         try:
-            value = self._decoder.decode(text)
+            value = self._any.decode(text)
         except (msgspec.MsgspecError, ValueError, RecursionError) as error:
             value = _loads_unpaired(text, error)
-        if _holds_bytes_mark(text):
-            value = _without_bytes_form(value)
-        return value
+        return _without_bytes_form(value) if marked else value
 
     def salvage(self, text: bytes) -> tuple[Any, Any]:
         """`id` and `type` of a message that `loads` refused for its bounds; None where unknown."""

@@ -14,7 +14,8 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable
 from itertools import chain
-from typing import Any
+from operator import countOf
+from typing import Any, Literal
 
 from kkrpc_py.errors import LimitExceeded, NotSerializable
 
@@ -35,11 +36,11 @@ class Rules:
     """What one codec carries exactly.
 
     `leaves` maps each type that holds no others to its check, or None where every value is fine;
-    `containers` are those of dict, list, tuple, set and frozenset that it takes. `text_keys`: a
-    dict's keys must be str; else they are values like any other. `max_int` bounds the size of
-    integers; with `late_ints` only `demand` minds it, since the encoder's output tells of such ones
-    at less cost. `finite`: floats must be. `refuse_dict` is the check of a whole dict. `depth` bounds
-    nested containers, `items` the values altogether.
+    `containers` are those of dict, list, tuple, set and frozenset that it takes. `keys`: a dict's
+    keys must be `text`, or may be any `value`, or are `known` to be fine, which none but a codec's
+    reader can say. `max_int` bounds the size of integers; with `late_ints` only `demand` minds it,
+    since something else tells of such ones at less cost. `finite`: floats must be. `refuse_dict` is
+    the check of a whole dict. `depth` bounds nested containers, `items` the values altogether.
     """
 
     def __init__(
@@ -47,7 +48,7 @@ class Rules:
         *,
         leaves: dict[type, Check | None],
         containers: Iterable[type],
-        text_keys: bool,
+        keys: Literal["text", "value", "known"],
         max_int: int,
         depth: int,
         items: int,
@@ -57,7 +58,7 @@ class Rules:
     ) -> None:
         self.containers = frozenset(containers)
         self.known = frozenset(leaves) | self.containers
-        self.text_keys = text_keys
+        self.keys = keys
         self.depth = depth
         self.items = items
         self.max_int = max_int
@@ -65,26 +66,28 @@ class Rules:
         self._refuse_dict = refuse_dict
         self._checks = {kind: check for kind, check in leaves.items() if check is not None}
         # The two types that come in thousands have bulk checks of their own below.
-        self._single = frozenset(self._checks) - {int, float, str}
-        self._bulk = self._single | {
+        self._bulk = (frozenset(self._checks) - {int, float, str}) | {
             kind for kind, wanted in ((int, not late_ints), (float, finite)) if wanted
         }
+        self.sure = frozenset(leaves) - self._bulk
+        """The types whose values need no look."""
 
     def accepts(self, value: Any) -> frozenset[type] | set[type] | None:
-        """The types within `value` if all of it is fine as far as this pass can see, else None.
+        """The types within `value`, keys that are text apart, if all of it is fine; else None.
 
-        Text is left to the encoder, which refuses what is not Unicode, and so is `refuse_dict`.
+        As far as this pass can see: text is left to the encoder, which refuses what is not Unicode,
+        and so is `refuse_dict`.
         """
-        level: list[Any] = value if type(value) is list else [value]
-        # A list is its own first level; anything else was wrapped to make one.
-        floor = self.depth - (level is value)
-        found: set[type] = set()
-        room = self.items
-        while level:
-            types = set(map(type, level))
+        level, floor, room = [value], self.depth, self.items
+        # A list is its own first level, and so are the values of most mappings.
+        if type(value) is list:
+            level, floor = value, floor - 1
+        elif type(value) is dict and floor > 0 and len(value) < room and self._all_text(value):
+            level, floor, room = list(value.values()), floor - 1, room - 1
+        found = types = set(map(type, level))
+        while not types <= self.sure:
             if not types <= self.known:
                 return None
-            found |= types
             single = len(types) == 1
             for kind in types & self._bulk:
                 of_kind = level if single else [v for v in level if type(v) is kind]
@@ -92,34 +95,40 @@ class Rules:
                     return None
             nested = types & _CONTAINERS
             if not nested:
-                break
+                return found
             room -= len(level)
-            if floor <= 0 or room < 0:
+            inner = level if nested == types else [v for v in level if type(v) in nested]
+            size = sum(map(len, inner))
+            if floor <= 0 or size > room:
                 return None
             floor -= 1
-            inner = level if nested == types else [v for v in level if type(v) in nested]
-            if sum(map(len, inner)) > room:
-                return None
-            below: list[Any] = []
+            level = []
             if dict in nested:
-                dicts = inner if len(nested) == 1 else [v for v in inner if type(v) is dict]
-                if not self.text_keys:
-                    below.extend(chain.from_iterable(dicts))
-                elif not set(map(type, chain.from_iterable(dicts))) <= _TEXT:
-                    return None
-                below.extend(chain.from_iterable(map(dict.values, dicts)))
+                dicts, others = inner, []
                 if len(nested) > 1:
-                    below.extend(chain.from_iterable(v for v in inner if type(v) is not dict))
-            else:
-                below.extend(chain.from_iterable(inner))
-            level = below
+                    dicts = [v for v in inner if type(v) is dict]
+                    others = [v for v in inner if type(v) is not dict]
+                    size = sum(map(len, dicts))
+                if self.keys != "known" and countOf(map(type, chain.from_iterable(dicts)), str) != size:
+                    if self.keys == "text":
+                        return None
+                    level.extend(chain.from_iterable(dicts))
+                level.extend(chain.from_iterable(map(dict.values, dicts)))
+                inner = others
+            level.extend(chain.from_iterable(inner))
+            types = set(map(type, level))
+            found |= types
         return found
+
+    def _all_text(self, keys: dict[Any, Any]) -> bool:
+        return self.keys == "known" or countOf(map(type, keys), str) == len(keys)
 
     def _accepts_all(self, kind: type, values: list[Any]) -> bool:
         if kind is int:
             return bool(max(values) <= self.max_int and min(values) >= -self.max_int)
         if kind is float:
-            return all(map(math.isfinite, values))
+            # A sum that is finite has finite parts; one that is not can come of large ones too.
+            return math.isfinite(sum(values)) or all(map(math.isfinite, values))
         check = self._checks[kind]
         return all(check(value) is None for value in values)
 
@@ -159,7 +168,7 @@ class Rules:
             items += len(item)
             if items > self.items:
                 break
-            stack.extend(_children(item, kind, way, keys=not self.text_keys))
+            stack.extend(_children(item, kind, way, keys=self.keys == "value"))
         # Shared containers are written once for each place they stand in.
         if self.accepts(value) is None:
             raise LimitExceeded("the message is larger than Limits.frame or nested deeper than Limits.depth")
@@ -172,7 +181,7 @@ class Rules:
         if kind is float and self.finite:
             return None if math.isfinite(item) else f"JSON has no {item}"
         if kind is dict:
-            if self.text_keys:
+            if self.keys == "text":
                 check = self._checks.get(str)
                 for key in item:
                     if type(key) is not str:
@@ -189,7 +198,6 @@ class Rules:
         return "it has more digits than Limits.digits allows"
 
 
-_TEXT = frozenset((str,))
 _Way = tuple[Any, str, Any]
 """The way to a value: the way to its container (or None), the form of the last step, and its key."""
 
