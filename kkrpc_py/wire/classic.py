@@ -233,6 +233,8 @@ class _Wrong(enum.Enum):
 
 # Python 3.11 takes ten times as long to find a member in its enumeration.
 _WRONG_ID: Final = _Wrong.ID
+# What every message of a stream but its opening has in its type: it must have an id.
+_STREAM = "stream-"
 _REASON_ID = "the id must be a string or an integer within Limits.id_bytes"
 _REASON_NO_ID = "the id is missing or not a string or an integer within Limits.id_bytes"
 
@@ -245,9 +247,9 @@ class Parser:
         # A character takes four bytes of UTF-8 at most.
         self._id_surely = limits.id_bytes // 4
         self._id_bound = 10**limits.id_bytes
-        self._parsers: dict[str, Callable[[Fields, str], Message]] = {
-            "request": self._parse_request,
-            "construct": self._parse_construct,
+        self._parsers: dict[str, Callable[[Fields, str, Any], Message]] = {
+            "request": self._parse_call,
+            "construct": self._parse_call,
             "callback": self._parse_callback,
             "get": self._parse_get,
             "set": self._parse_set,
@@ -269,7 +271,16 @@ class Parser:
             return None
         kind = fields.type
         parser = self._parsers.get(kind) if type(kind) is str else None
-        return None if parser is None else parser(fields, kind)
+        if parser is None:
+            return None
+        id = fields.id
+        # Most ids are short and ASCII.
+        if type(id) is not str or len(id) > self._id_surely or not id.isascii():
+            id = self._id(id)
+            of_stream = kind.startswith(_STREAM)
+            if id is _WRONG_ID or (id is None and of_stream):
+                return Malformed(None, kind, _REASON_NO_ID if of_stream else _REASON_ID)
+        return parser(fields, kind, id)
 
     def malformed(self, id: Any, kind: Any, reason: str) -> Malformed | None:
         """What to make of a message of which no more than this could be read."""
@@ -283,8 +294,6 @@ class Parser:
         kind = type(id)
         if kind is str:
             text: str = id
-            if len(text) <= self._id_surely and text.isascii():
-                return text
             try:
                 fits = len(text.encode()) <= self._id_bytes
             except UnicodeEncodeError:  # an unpaired surrogate, which CBOR could not answer under
@@ -295,58 +304,41 @@ class Parser:
             return number if -self._id_bound < number < self._id_bound else _WRONG_ID
         return None if id is UNSET else _WRONG_ID
 
-    def _parse_request(self, fields: Fields, kind: str) -> Message:
-        return self._parse_call(fields, kind, Request)
-
-    def _parse_construct(self, fields: Fields, kind: str) -> Message:
-        return self._parse_call(fields, kind, Construct)
-
-    def _parse_call(self, fields: Fields, kind: str, cls: type[Request | Construct]) -> Message:
-        id = self._id(fields.id)
-        if id is _WRONG_ID:
-            return Malformed(None, kind, _REASON_ID)
+    def _parse_call(self, fields: Fields, kind: str, id: Id | None) -> Message:
         method, args = fields.method, fields.args
         if type(method) is not str:
             return Malformed(id, kind, f"Invalid {kind}: method must be a string")
         if type(args) is not list:
             args = []
+        cls = Request if kind == "request" else Construct
         callback_ids = fields.callbackIds
         if type(callback_ids) is not list or not set(map(type, callback_ids)) <= {str}:
             return cls(id, method, args)
         return cls(id, method, args, tuple(callback_ids))
 
-    def _parse_callback(self, fields: Fields, kind: str) -> Message:
-        id = self._id(fields.id)
-        if id is _WRONG_ID:
-            return Malformed(None, kind, _REASON_ID)
+    def _parse_callback(self, fields: Fields, kind: str, id: Id | None) -> Message:
         callback_id, args = fields.method, fields.args
         if type(callback_id) is not str:
             return Malformed(id, kind, "Invalid callback: method must be a string")
         return Callback(id, callback_id, args if type(args) is list else [])
 
-    def _path(self, fields: Fields, kind: str) -> tuple[Id | None, tuple[str, ...]] | Malformed:
-        id = self._id(fields.id)
-        if id is _WRONG_ID:
-            return Malformed(None, kind, _REASON_ID)
+    def _path(self, fields: Fields, kind: str, id: Id | None) -> tuple[str, ...] | Malformed:
         path = fields.path
         if type(path) is list and set(map(type, path)) <= {str}:
-            return id, tuple(path)
+            return tuple(path)
         if not path:
             return Malformed(id, kind, f"Invalid {kind} request: missing path")
         return Malformed(id, kind, f"Invalid {kind} request: path must be a list of strings")
 
-    def _parse_get(self, fields: Fields, kind: str) -> Message:
-        found = self._path(fields, kind)
-        return found if isinstance(found, Malformed) else Get(*found)
+    def _parse_get(self, fields: Fields, kind: str, id: Id | None) -> Message:
+        path = self._path(fields, kind, id)
+        return path if isinstance(path, Malformed) else Get(id, path)
 
-    def _parse_set(self, fields: Fields, kind: str) -> Message:
-        found = self._path(fields, kind)
-        return found if isinstance(found, Malformed) else Set(*found, fields.value)
+    def _parse_set(self, fields: Fields, kind: str, id: Id | None) -> Message:
+        path = self._path(fields, kind, id)
+        return path if isinstance(path, Malformed) else Set(id, path, fields.value)
 
-    def _parse_response(self, fields: Fields, kind: str) -> Message:
-        id = self._id(fields.id)
-        if id is _WRONG_ID:
-            return Malformed(None, kind, _REASON_ID)
+    def _parse_response(self, fields: Fields, kind: str, id: Id | None) -> Message:
         args = fields.args
         if type(args) is not dict:
             return Malformed(id, kind, "Invalid response: args must be a mapping")
@@ -357,10 +349,7 @@ class Parser:
             return Malformed(None, kind, _REASON_NO_ID) if id is None else StreamOpened(id)
         return Result(id, value)
 
-    def _parse_chunk(self, fields: Fields, kind: str) -> Message:
-        id = self._id(fields.id)
-        if id is None or id is _WRONG_ID:
-            return Malformed(None, kind, _REASON_NO_ID)
+    def _parse_chunk(self, fields: Fields, kind: str, id: Id) -> Message:
         args = fields.args
         if type(args) is not dict:
             return Chunks(id, [None])
@@ -371,35 +360,23 @@ class Parser:
             return Malformed(id, kind, "Invalid stream-chunk: values must be a list of one or more")
         return Chunks(id, values)
 
-    def _parse_end(self, fields: Fields, kind: str) -> Message:
-        id = self._id(fields.id)
-        if id is None or id is _WRONG_ID:
-            return Malformed(None, kind, _REASON_NO_ID)
+    def _parse_end(self, fields: Fields, kind: str, id: Id) -> Message:
         args = fields.args
         if type(args) is not dict or not args:
             return StreamEnd(id)
         return StreamEnd(id, args.get("result", UNSET), args.get("cancelled") is True)
 
-    def _parse_stream_error(self, fields: Fields, kind: str) -> Message:
-        id = self._id(fields.id)
-        if id is None or id is _WRONG_ID:
-            return Malformed(None, kind, _REASON_NO_ID)
+    def _parse_stream_error(self, fields: Fields, kind: str, id: Id) -> Message:
         args = fields.args
         error = args.get("error") if type(args) is dict else None
         if _is_falsy(error):
             return StreamFailure(id, ErrorValue("Error", "Stream error", bare=True))
         return StreamFailure(id, _parse_error(error))
 
-    def _parse_cancel(self, fields: Fields, kind: str) -> Message:
-        id = self._id(fields.id)
-        if id is None or id is _WRONG_ID:
-            return Malformed(None, kind, _REASON_NO_ID)
+    def _parse_cancel(self, fields: Fields, kind: str, id: Id) -> Message:
         return StreamCancel(id)
 
-    def _parse_ack(self, fields: Fields, kind: str) -> Message:
-        id = self._id(fields.id)
-        if id is None or id is _WRONG_ID:
-            return Malformed(None, kind, _REASON_NO_ID)
+    def _parse_ack(self, fields: Fields, kind: str, id: Id) -> Message:
         args = fields.args
         if type(args) is not dict:
             return Malformed(id, kind, "Invalid stream-ack: args must be a mapping")

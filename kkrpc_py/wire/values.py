@@ -88,9 +88,8 @@ class Rules:
         while not types <= self.sure:
             if not types <= self.known:
                 return None
-            single = len(types) == 1
             for kind in types & self._bulk:
-                of_kind = level if single else [v for v in level if type(v) is kind]
+                of_kind = level if len(types) == 1 else [v for v in level if type(v) is kind]
                 if not self._accepts_all(kind, of_kind):
                     return None
             nested = types & _CONTAINERS
