@@ -214,6 +214,7 @@ def plainly_accepts(rules: Rules, value: Any, room: int, *, late_ints: bool) -> 
 @example([1.5, math.nan], True, True, 4)
 @example([1e308, 1e308, 1e308], True, True, 4)
 @example({"a": {Text("a"): 1}}, True, True, 4)
+@example({"a": 1}, True, True, 0)
 def test_the_levels_of_a_value_are_accepted_as_its_parts_are(
     value: Any, text_keys: bool, late_ints: bool, depth: int
 ) -> None:
