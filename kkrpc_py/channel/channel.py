@@ -359,39 +359,31 @@ class RPCChannel:
 
     def _apply(self, events: list[ev.Event]) -> bool:
         """Carry out what has happened. False: the byte stream cannot be read on."""
-        alive = True
+        reactions = self._reactions
         for event in events:
-            match event:
-                case ev.Received():
-                    event.call.owner.put(event.values, event.size)
-                case ev.Returned():
-                    event.call.owner.set_value(event.value)
-                case ev.CallRequested():
-                    self._dispatcher.start(event.call, event.args)
-                case ev.Credited():
-                    self._dispatcher.credit(event.call)
-                case ev.Opened():
-                    self._open(event.call)
-                case ev.Stopped():
-                    if isinstance(event.call.owner, StreamReceiver):
-                        event.call.owner.end(event.result)
-                case ev.Failed():
-                    self._fail(event.call, event.error)
-                case ev.Cancelled():
-                    self._dispatcher.cancel(event.call)
-                case ev.Settled():
-                    self._settled_event.set()
-                case ev.Noticed():
-                    self._notice(event)
-                case ev.Violated():
-                    self._warn_of_violation(event)
-                case ev.Lost():
-                    self._lost_error = event.error
-                    alive = False
+            reactions[type(event)](event)
         if self.connection.outbox.size:
             self.kick()
         self._writer.relieve()  # a cancelled stream's frames may have left
-        return alive
+        return self._lost_error is None
+
+    @functools.cached_property
+    def _reactions(self) -> dict[type[ev.Event], Callable[[Any], None]]:
+        """What is done about each kind of event."""
+        return {
+            ev.Received: lambda event: event.call.owner.put(event.values, event.size),
+            ev.Returned: lambda event: event.call.owner.set_value(event.value),
+            ev.CallRequested: lambda event: self._dispatcher.start(event.call, event.args),
+            ev.Credited: lambda event: self._dispatcher.credit(event.call),
+            ev.Opened: lambda event: self._open(event.call),
+            ev.Stopped: self._end,
+            ev.Failed: lambda event: self._fail(event.call, event.error),
+            ev.Cancelled: lambda event: self._dispatcher.cancel(event.call),
+            ev.Settled: lambda event: self._settled_event.set(),
+            ev.Noticed: self._notice,
+            ev.Violated: self._warn_of_violation,
+            ev.Lost: self._stop_reading,
+        }
 
     def _open(self, call: OutgoingCall) -> None:
         pending: PendingCall = call.owner
@@ -404,6 +396,13 @@ class RPCChannel:
             owner.fail(error)
         else:
             owner.set_error(error)
+
+    def _end(self, stopped: ev.Stopped) -> None:
+        if isinstance(stopped.call.owner, StreamReceiver):
+            stopped.call.owner.end(stopped.result)
+
+    def _stop_reading(self, lost: ev.Lost) -> None:
+        self._lost_error = lost.error
 
     def _warn_of_violation(self, violation: ev.Violated) -> None:
         # The first, the tenth, the hundredth: a peer must not be able to flood the log. Once it is

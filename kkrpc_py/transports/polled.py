@@ -97,6 +97,11 @@ class _PolledReader(Reader):
         # The loop calls back in the context in which it was told to: that must be the context of this task.
         self._unregister()
         self._wanted, self._take = max_bytes, take
+        sniffio: Any = sys.modules.get("sniffio")
+        if sniffio is not None:
+            # Where it is there, anyio asks it for the loop; without this, as in `asyncio.run`, it looks
+            # for the current task, and in the loop's callback there is none.
+            sniffio.current_async_library_cvar.set(sniffio.current_async_library())
         try:
             goes_on = await self._wait()
         except OSError as exc:

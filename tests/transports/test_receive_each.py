@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextvars
 import os
 from pathlib import Path
@@ -278,3 +279,27 @@ async def test_the_end_can_come_while_others_hold_the_pipe() -> None:
                 os.write(write_fd, b"after")
             assert take.data == b"before"
     os.close(write_fd)
+
+
+def test_anyio_knows_the_loop_where_anyio_did_not_start_it() -> None:
+    """Under plain `asyncio.run` too: what is taken may need events and scopes."""
+    made: list[Any] = []
+
+    def take(data: bytes) -> bool:
+        made.append((asyncio.current_task(), anyio.Event(), anyio.CancelScope()))
+        return len(made) < 2
+
+    async def main() -> None:
+        read_fd, write_fd = open_pipe()
+        stream = DescriptorStream(read_fd, write_fd, inherited=False)
+        async with stream, asyncio.timeout(LIMIT):
+            reading = asyncio.create_task(stream.receive_each(100, take))
+            for number in (1, 2):
+                stream.send_nowait(b"x")
+                while len(made) < number:
+                    await asyncio.sleep(0)
+            await reading
+
+    asyncio.run(main())
+    assert len(made) == 2
+    assert made[1][0] is None, "the loop itself called"
