@@ -142,15 +142,27 @@ class Exposed:
             raise TypeError(f"expose an object or a dict, not the {type(api).__name__} {api.__name__!r}")
         self._api = api
         self._handlers: dict[tuple[int, int], Handler] = {}
+        self._methods: dict[str, tuple[type, Mapping[str, Any], Any, Handler]] = {}
+        """Methods of the object itself that were called: its class, that class's attributes, what stood there
+        under the name, and the handler; a short way to the same answer as long as all of it holds."""
 
     def find(self, method: str) -> Handler:
         """The handler at the dotted path `method`.
 
         Raises MethodNotFound, with the texts of CALL-6.
         """
-        if self._api is None:
-            raise MethodNotFound(NO_API)
         owner = self._api
+        known = self._methods.get(method)
+        if known is not None:
+            cls, attributes, function, handler = known
+            if (
+                type(owner) is cls
+                and attributes.get(method) is function
+                and method not in _instance_dict(owner)
+            ):
+                return handler
+        if owner is None:
+            raise MethodNotFound(NO_API)
         parents, dot, last = method.rpartition(".")
         if dot:
             for segment in parents.split("."):
@@ -160,7 +172,12 @@ class Exposed:
         function = _callable_at(owner, last)
         if function is _MISSING:
             raise MethodNotFound(f"Method {method} is not a function")
-        return self._handler(function)
+        handler = self._handler(function)
+        cls = type(owner)
+        attributes = _class_dict(cls)
+        if not dot and _mro(cls)[0] is cls and type(attributes.get(method)) is types.FunctionType:
+            self._methods[method] = cls, attributes, attributes[method], handler
+        return handler
 
     def _handler(self, function: Any) -> Handler:
         # Bound methods are made anew at each look-up; what is known belongs to function and object.

@@ -13,19 +13,26 @@ __all__ = ["Remote"]
 
 
 class Remote:
-    """A path on the other side: `api.math.add` names a method, `api.math.add(1, 2)` is a `Call` of it."""
+    """A path on the other side: `api.math.add` names a method, `api.math.add(1, 2)` is a `Call` of it.
 
-    __slots__ = ("_kk_host", "_kk_path")
+    A path that was named once is kept in the instance's own dict, where Python finds it by itself.
+    """
+
+    _kk_host: CallHost
+    _kk_path: str
 
     def __init__(self, host: CallHost, path: str) -> None:
-        self._kk_host = host
-        self._kk_path = path
+        self.__dict__.update(_kk_host=host, _kk_path=path)
 
     def __getattr__(self, name: str) -> Remote:
         # Names with an underscore are refused by every peer, and Python itself asks for such.
         if name.startswith("_"):
             raise AttributeError(f"{name!r} cannot be a remote name: it begins with an underscore")
-        return Remote(self._kk_host, f"{self._kk_path}.{name}" if self._kk_path else name)
+        found = self.__dict__[name] = self[name]
+        return found
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        raise AttributeError(f"{name!r} cannot be set: it is a name on the other side")
 
     def __getitem__(self, name: str) -> Remote:
         """The same as an attribute, for names that are no Python identifiers."""

@@ -26,6 +26,8 @@ _JOINED_BYTES = 1 << 16
 """Frames up to this size are joined into one write; larger ones are not worth the copy."""
 _FEW_CALLS = 2
 """Up to so many calls in flight a frame is written at once, if that needs no waiting."""
+_WORTH_A_WRITE = 4096
+"""So many bytes are written at once too, while more come: the peer begins with them in the meantime."""
 _STOCK_READ = 1 << 16
 _WOKEN = 16
 """Of those who wait for room so many are woken at once: each may use up what there is."""
@@ -48,7 +50,9 @@ class Writer:
         self._stopping = False
         self.broken = False
         self._idle: Any = None
-        """Where the task waits for something to write; None while it does not."""
+        """Where the task waits for something to write; None once it was woken."""
+        self._sending = False
+        """The task is at it, and looks for more when it is done; or it has ended."""
         self._wakes: set[Callable[[], None]] = set()
         self._queue: deque[Any] = deque()
 
@@ -66,6 +70,7 @@ class Writer:
             reason = "the writer failed"
         finally:
             self.broken = bool(reason)
+            self._sending = True
             self._connection.outbox.clear()
             self.finished.set()
         return reason
@@ -79,13 +84,13 @@ class Writer:
     def kick(self) -> None:
         """There is something to write."""
         connection = self._connection
-        if self._idle is None or not (connection.outbox.size or self._stopping):
+        waiting = connection.outbox.size
+        if self._sending or self._unsent or not (waiting or self._stopping):
             if self.broken:
                 connection.outbox.clear()
-            return  # the task is at it, or there is nothing
-        if (
-            self._send_nowait is not None
-            and len(connection.outgoing) + len(connection.incoming) <= _FEW_CALLS
+            return
+        if self._send_nowait is not None and (
+            waiting >= _WORTH_A_WRITE or len(connection.outgoing) + len(connection.incoming) <= _FEW_CALLS
         ):
             # With little going on, a write of its own costs less than waking the task; with much
             # going on, one write for many frames does.
@@ -98,12 +103,14 @@ class Writer:
                 self.relieve()
                 return
             self._unsent = data[written:]
-        idle, self._idle = self._idle, None
-        self._parking.wake(idle)
+        if self._idle is not None:
+            idle, self._idle = self._idle, None
+            self._parking.wake(idle)
 
     async def _write(self) -> None:
         connection, stream = self._connection, self._stream
         while True:
+            self._sending = True
             self.relieve()
             if self._unsent:
                 unsent, self._unsent = self._unsent, b""
@@ -116,6 +123,7 @@ class Writer:
             elif self._stopping:
                 return
             else:
+                self._sending = False
                 self._idle = self._parking.new()
                 await self._idle
 

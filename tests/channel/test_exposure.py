@@ -18,6 +18,7 @@ from typing import Any, ClassVar, Generic, TypeVar
 import pytest
 
 import kkrpc_py as kk
+from tests.channel.harness import linked
 from tests.channel.peer import chunk, end, opened, request, response, result, scripted
 
 pytestmark = pytest.mark.anyio
@@ -694,3 +695,43 @@ async def test_generators_and_sinks_are_reached_by_the_same_rules() -> None:
         for path in ("static", "of_class", "sink", "nested.function", "nested.bound"):
             assert await peer.exchange(request(1, path, 5)) == [opened(1), chunk(1, 5), end(1)], path
         assert await peer.exchange(request(1, "nested.partial")) == [opened(1), chunk(1, 5), end(1)]
+
+
+async def test_what_was_called_once_is_looked_up_anew() -> None:
+    """The short way to a method holds only as long as the long one would lead there too."""
+
+    class Base:
+        async def moved(self) -> str:
+            return "the base's"
+
+    class API(Base):
+        async def moved(self) -> str:
+            return "the class's"
+
+    class Other(Base):
+        pass
+
+    async def replaced(self: Any) -> str:
+        return "replaced"
+
+    api = API()
+    async with linked(api, quiet=False) as (_, client):
+        remote = client.remote()
+        for _ in range(2):
+            assert await remote.moved() == "the class's"
+        API.moved = replaced  # type: ignore[method-assign]
+        for _ in range(2):
+            assert await remote.moved() == "replaced"
+        api.__dict__["moved"] = secret  # an instance's own attribute is nobody's API
+        with pytest.raises(kk.MethodNotFound):
+            await remote.moved()
+        del api.__dict__["moved"]
+        assert await remote.moved() == "replaced"
+        del API.moved
+        for _ in range(2):
+            assert await remote.moved() == "the base's"
+        API.moved = replaced  # type: ignore[method-assign]
+        assert await remote.moved() == "replaced"
+        api.__class__ = Other
+        for _ in range(2):
+            assert await remote.moved() == "the base's"
