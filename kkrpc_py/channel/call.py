@@ -7,12 +7,12 @@ channel; a stream's values are `channel.stream`'s.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Coroutine, Generator
+from collections.abc import Awaitable, Callable, Coroutine, Generator
 from typing import Any, Generic, Protocol, TypeAlias, TypeVar
 
 import anyio
+import msgspec
 
-from kkrpc_py.channel.parking import Parking
 from kkrpc_py.channel.stream import StreamCall, StreamHost, StreamIterator, StreamReceiver
 from kkrpc_py.core.calls import OutgoingCall
 from kkrpc_py.errors import CallTimeout, ErrorValue, KkrpcError, NotSerializable, error_from_wire
@@ -45,29 +45,27 @@ class CallHost(StreamHost, Protocol):
         ...
 
 
-class PendingCall:
+class PendingCall(msgspec.Struct, eq=False):
     """Where the answer to one call arrives: a value, an error, or a stream."""
 
-    __slots__ = ("_parking", "error", "place", "receiver", "value")
-
-    def __init__(self, parking: Parking) -> None:
-        self._parking = parking
-        self.place = parking.new()
-        self.receiver: StreamReceiver | None = None
-        self.value: Any = None
-        self.error: ErrorValue | KkrpcError | None = None
+    wake: Callable[[Any], None]
+    place: Awaitable[None]
+    """Where the caller waits for it."""
+    value: Any = None
+    error: ErrorValue | KkrpcError | None = None
+    receiver: StreamReceiver | None = None
 
     def set_value(self, value: Any) -> None:
         self.value = value
-        self._parking.wake(self.place)
+        self.wake(self.place)
 
     def set_error(self, error: ErrorValue | KkrpcError) -> None:
         self.error = error
-        self._parking.wake(self.place)
+        self.wake(self.place)
 
     def set_stream(self, receiver: StreamReceiver) -> None:
         self.receiver = receiver
-        self._parking.wake(self.place)
+        self.wake(self.place)
 
 
 OnStream: TypeAlias = Callable[[StreamReceiver], Any]
@@ -98,7 +96,8 @@ async def _exchange(host: CallHost, method: str, args: list[Any], on_stream: OnS
     while host.congested:
         await host.room_changed()
         host.check_open()
-    pending = PendingCall(host.parking)
+    parking = host.parking
+    pending = PendingCall(parking.wake, parking.new())
     connection = host.connection
     try:
         call = connection.call(method, args, pending)

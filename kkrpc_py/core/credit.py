@@ -14,6 +14,8 @@ INITIAL_BYTES = 256 * 1024
 """Bytes of frames that it may send before the first acknowledgement (CRD-1)."""
 MAX_CHUNKS = 4096
 """The largest window in chunks: a small value costs far more as an object than on the wire."""
+_GROWTH = 4
+"""A step of a window that grows: slower, and a stream of a few thousand chunks waits more than it flows."""
 
 
 class SendWindow:
@@ -46,7 +48,7 @@ class ReceiveWindow:
     """The consumer's side: what it has granted, what has come, what was taken.
 
     It keeps `granted + unread + taken == window` in both units. The window grows while the
-    consumer keeps up, twice at most a step, and is sized by the chunks it sees: small ones get
+    consumer keeps up, fourfold at most a step, and is sized by the chunks it sees: small ones get
     a window of many, large ones of few, so that `budget` bytes bound what lies here unread.
     """
 
@@ -87,8 +89,8 @@ class ReceiveWindow:
         per_chunk = self._taken_bytes // self._taken_chunks + 1
         fitting = min(max(self._budget // per_chunk, 1), MAX_CHUNKS)
         # Shrinking never takes back what was granted, only what would be granted again.
-        new_chunks = max(min(self.window_chunks * 2, fitting), self.window_chunks - self._taken_chunks)
-        new_bytes = min(self.window_bytes * 2, self._budget)
+        new_chunks = max(min(self.window_chunks * _GROWTH, fitting), self.window_chunks - self._taken_chunks)
+        new_bytes = min(self.window_bytes * _GROWTH, self._budget)
         grant_chunks = self._taken_chunks + new_chunks - self.window_chunks
         grant_bytes = self._taken_bytes + new_bytes - self.window_bytes
         self.window_chunks, self.window_bytes = new_chunks, new_bytes
