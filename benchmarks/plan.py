@@ -41,6 +41,9 @@ FIRST_PROBE = {
     "first-chunk": 50,
 }
 """Where the search for a count begins, small enough for the slowest contender; else 1000."""
+LONGER = {"streams-1": 4}
+"""How much longer trials take in which more than the usual has to settle: the thousand streams that move as
+many chunks as the one have a few thousand each, so that their flow is compared and not their opening."""
 SELDOM = frozenset({"import", *_MEMORY, *SWEEPS})
 """Long ones, or steady ones: they are part of the first rounds alone, like transports beside stdio."""
 SELDOM_ROUNDS = 3

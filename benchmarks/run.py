@@ -116,7 +116,8 @@ def run_rounds(
             if count is None:
                 if cell.alike not in counts:
                     probed = cell.alike[1]
-                    counts[cell.alike] = calibrated(cell.peer.command, probed, TRIAL_SECONDS * scale)
+                    seconds = TRIAL_SECONDS * scale * plan.LONGER.get(probed, 1)
+                    counts[cell.alike] = calibrated(cell.peer.command, probed, seconds)
                 count = in_multiples(cell.workload, counts[cell.alike])
             per_round = outcomes.setdefault(cell.peer.name, {}).setdefault(cell.label, [None] * rounds)
             per_round[number] = run_trial(cell.peer.command, cell.workload, count)
