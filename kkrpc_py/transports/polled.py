@@ -55,6 +55,8 @@ class _PolledReader(Reader):
         self._error: OSError | None = None
         self._waiting = False
         self._loop_known = False
+        self._finishing = False
+        """How much is left to read is known: the event loop need not be asked, and may never say so."""
         # Of asyncio alone:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._ready: asyncio.Future[bool] | None = None
@@ -83,7 +85,7 @@ class _PolledReader(Reader):
         except BlockingIOError:
             return None
         if len(data) < size:
-            self.drained = True
+            self.drained = not self._finishing
             if len(data) < _READ_BYTES:
                 self._size = _READ_BYTES
         elif size == self._size:
@@ -201,7 +203,8 @@ class PipeReader(_PolledReader):
         """Let the end come after what is in the pipe now, whoever still holds its writing end."""
         if self._left is None and self._fd >= 0:
             (self._left,) = struct.unpack("i", fcntl.ioctl(self._fd, termios.FIONREAD, bytes(4)))
-            self.drained = False  # what is left is known now; the loop may never say so
+            self._finishing = True
+            self.drained = False
             self._wake()
 
     def close(self) -> None:

@@ -310,7 +310,8 @@ async def test_nothing_stays_open_if_a_stream_cannot_be_made(monkeypatch: pytest
     assert open_descriptors() == before
 
 
-async def test_the_end_can_come_while_others_hold_the_pipe() -> None:
+@pytest.mark.parametrize("max_bytes", [2, 65536])
+async def test_the_end_can_come_while_others_hold_the_pipe(max_bytes: int) -> None:
     for waiting in (False, True):
         read_fd, write_fd = open_pipe()
         with anyio.fail_after(LIMIT):
@@ -321,7 +322,7 @@ async def test_the_end_can_come_while_others_hold_the_pipe() -> None:
                     nonlocal received
                     with pytest.raises(anyio.EndOfStream):
                         while True:
-                            received += await stream.receive(2)
+                            received += await stream.receive(max_bytes)
 
                 async with anyio.create_task_group() as tg:
                     if waiting:

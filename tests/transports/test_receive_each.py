@@ -260,7 +260,8 @@ async def test_others_have_their_turn_while_it_never_waits(name: str, tmp_path: 
             assert turns > 20
 
 
-async def test_the_end_can_come_while_others_hold_the_pipe() -> None:
+@pytest.mark.parametrize("waiting", [True, False])
+async def test_the_end_can_come_while_others_hold_the_pipe(waiting: bool) -> None:
     read_fd, write_fd = open_pipe()
     null = os.open(os.devnull, os.O_WRONLY)
     with anyio.fail_after(LIMIT):
@@ -272,11 +273,14 @@ async def test_the_end_can_come_while_others_hold_the_pipe() -> None:
                     await stream.receive_each(65536, take)
 
             async with anyio.create_task_group() as tg:
-                tg.start_soon(read)
-                await anyio.sleep(0.05)
+                if waiting:
+                    tg.start_soon(read)
+                    await anyio.sleep(0.05)
                 os.write(write_fd, b"before")
                 stream.receiver.finish()
                 os.write(write_fd, b"after")
+                if not waiting:
+                    tg.start_soon(read)
             assert take.data == b"before"
     os.close(write_fd)
 
