@@ -310,8 +310,9 @@ async def test_nothing_stays_open_if_a_stream_cannot_be_made(monkeypatch: pytest
     assert open_descriptors() == before
 
 
+@pytest.mark.parametrize("later", [b"after", b""])
 @pytest.mark.parametrize("max_bytes", [2, 65536])
-async def test_the_end_can_come_while_others_hold_the_pipe(max_bytes: int) -> None:
+async def test_the_end_can_come_while_others_hold_the_pipe(max_bytes: int, later: bytes) -> None:
     for waiting in (False, True):
         read_fd, write_fd = open_pipe()
         with anyio.fail_after(LIMIT):
@@ -331,7 +332,7 @@ async def test_the_end_can_come_while_others_hold_the_pipe(max_bytes: int) -> No
                     os.write(write_fd, b"before")
                     stream.receiver.finish()
                     stream.receiver.finish()
-                    os.write(write_fd, b"after")
+                    os.write(write_fd, later)
                     if not waiting:
                         tg.start_soon(read)
                 assert received == b"before"

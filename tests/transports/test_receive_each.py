@@ -260,8 +260,9 @@ async def test_others_have_their_turn_while_it_never_waits(name: str, tmp_path: 
             assert turns > 20
 
 
+@pytest.mark.parametrize("later", [b"after", b""])
 @pytest.mark.parametrize("waiting", [True, False])
-async def test_the_end_can_come_while_others_hold_the_pipe(waiting: bool) -> None:
+async def test_the_end_can_come_while_others_hold_the_pipe(waiting: bool, later: bytes) -> None:
     read_fd, write_fd = open_pipe()
     null = os.open(os.devnull, os.O_WRONLY)
     with anyio.fail_after(LIMIT):
@@ -278,7 +279,7 @@ async def test_the_end_can_come_while_others_hold_the_pipe(waiting: bool) -> Non
                     await anyio.sleep(0.05)
                 os.write(write_fd, b"before")
                 stream.receiver.finish()
-                os.write(write_fd, b"after")
+                os.write(write_fd, later)
                 if not waiting:
                     tg.start_soon(read)
             assert take.data == b"before"
