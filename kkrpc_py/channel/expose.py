@@ -42,7 +42,8 @@ _class_dict: Callable[[type], Mapping[str, Any]] = type.__dict__["__dict__"].__g
 def inline(function: _T) -> _T:
     """Mark a `def` handler, or a sync generator, as safe to run on the event loop.
 
-    It must return at once: while it runs, nothing else does. Without the mark it runs on a thread.
+    It must return at once: while it runs, nothing else does. It must not ask for the current task: there
+    may be none. Without the mark it runs on a thread.
     """
     setattr(function, _INLINE_MARK, True)
     return function
