@@ -18,7 +18,7 @@ import anyio
 from anyio.abc import ByteReceiveStream, TaskGroup
 
 from kkrpc_py.channel.call import PendingCall
-from kkrpc_py.channel.dispatch import Dispatcher
+from kkrpc_py.channel.dispatch import INLINE_TURN, Dispatcher
 from kkrpc_py.channel.expose import Exposed
 from kkrpc_py.channel.interceptors import Interceptor
 from kkrpc_py.channel.parking import Parking, current_parking
@@ -360,6 +360,7 @@ class RPCChannel:
     def _apply(self, events: list[ev.Event]) -> bool:
         """Carry out what has happened. False: the byte stream cannot be read on."""
         reactions = self._reactions
+        self._dispatcher.inline_turns = INLINE_TURN
         for event in events:
             reactions[type(event)](event)
         if self.connection.outbox.size:

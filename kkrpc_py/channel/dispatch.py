@@ -33,10 +33,12 @@ from kkrpc_py.errors import (
     error_to_wire,
 )
 
-__all__ = ["Dispatcher", "Host"]
+__all__ = ["INLINE_TURN", "Dispatcher", "Host"]
 
 _log = logging.getLogger("kkrpc_py")
 
+INLINE_TURN = 64
+"""Inline handlers that run where their requests are read, one after the other; the rest go to the workers."""
 _VALUES = frozenset((bool, int, float, str, bytes, list, dict, tuple, type(None)))
 """Results that are neither a stream nor to be awaited, whatever they hold."""
 
@@ -78,6 +80,8 @@ class Dispatcher:
         self.threads = threads
         self.generator_threads = generator_threads
         self.tracebacks = tracebacks
+        self.inline_turns = 0
+        """How many more inline handlers may run before other tasks have their turn."""
 
     def start(self, call: IncomingCall, args: list[Any]) -> None:
         """Begin `call`; the reader never waits for it."""
@@ -93,18 +97,28 @@ class Dispatcher:
             return
         # Handlers begin in the order of their calls: not ahead of those that a worker has yet to take.
         outcome = None
-        if handler.inline and handler.sink is None and not self.interceptors and self.pool.all_begun:
+        if handler.at_once and self._may_run_inline(handler):
             outcome = self._run_inline(call, handler, args)
             if outcome is None:
                 return
         call.owner = task = CallTask(self, self.host, call, handler, args, outcome)
         self.pool.submit(task)
 
+    def _may_run_inline(self, handler: Handler) -> bool:
+        """Whether a handler can run where its request is read: a few in one read, none once it is over."""
+        if handler.sink is not None or self.interceptors or self.host.stopping or not self.pool.all_begun:
+            return False
+        self.inline_turns -= 1
+        return self.inline_turns >= 0
+
     def _run_inline(self, call: IncomingCall, handler: Handler, args: list[Any]) -> Outcome | None:
         """Run a handler here, without a task; returns what a task has to deal with, most often nothing."""
         try:
             handler.check(len(args))
             result = contextvars.copy_context().run(handler.function, *args)
+        except KeyboardInterrupt as exc:
+            self.host.crash(exc)
+            return None
         except BaseException as exc:
             return Outcome(error=exc)
         if type(result) in _VALUES and not self.host.congested:
@@ -145,9 +159,13 @@ class Outcome(msgspec.Struct, eq=False):
     error: BaseException | None = None
 
     def unwrap(self) -> Any:
-        if self.error is not None:
-            raise self.error
-        return self.value
+        error, self.error = self.error, None
+        if error is None:
+            return self.value
+        try:
+            raise error
+        finally:
+            del error  # its traceback holds this frame
 
 
 class CallTask(msgspec.Struct, eq=False):
@@ -168,8 +186,10 @@ class CallTask(msgspec.Struct, eq=False):
     async def run(self) -> None:
         """Run the handler and answer. Raises nothing but the cancellation of `scope`."""
         if self.call.stopping():  # cancelled while it was queued
-            self._answer_cancel()
-            return
+            if self.outcome is None:
+                self._answer_cancel()
+                return
+            self.interrupt()  # what it returned is closed all the same
         try:
             try:
                 if self.dispatcher.interceptors:

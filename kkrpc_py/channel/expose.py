@@ -66,7 +66,7 @@ class Runs(enum.Enum):
 class Handler:
     """A callable that the peer may call, and what was found out about it once."""
 
-    __slots__ = ("function", "inline", "least", "most", "name", "runs", "sink", "sink_index")
+    __slots__ = ("at_once", "function", "inline", "least", "most", "name", "runs", "sink", "sink_index")
 
     def __init__(self, function: Callable[..., Any]) -> None:
         plain: Any = function
@@ -78,13 +78,14 @@ class Handler:
         self.function = function
         self.name = plain.__name__ if known else type(plain).__name__
         self.inline = _marked_inline(plain)
-        on_loop = (
-            self.inline
-            or inspect.iscoroutinefunction(called)
+        steps = (
+            inspect.iscoroutinefunction(called)
             or inspect.isasyncgenfunction(called)
             or inspect.isgeneratorfunction(called)
         )
-        self.runs = Runs.ON_LOOP if on_loop else Runs.ON_THREAD
+        self.runs = Runs.ON_LOOP if steps or self.inline else Runs.ON_THREAD
+        self.at_once = self.inline and not steps
+        """Most likely it has done all it does when it returns."""
         self.sink: str | None = None
         self.sink_index: int | None = None
         """Where the sink stands among the positional parameters; None: it is keyword-only."""

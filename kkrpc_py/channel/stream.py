@@ -129,11 +129,11 @@ class StreamReceiver:
                     self._frames = None
                 self._hold(values, size)
             if self._held is not None:
-                self._since_wait += len(self.values)
                 if self._since_wait > _TURN:
                     self._since_wait = 0
                     await checkpoint()
                     continue
+                self._since_wait += len(self.values)
                 if self.values:
                     value = self.values.pop()
                     if not self.values:

@@ -137,7 +137,7 @@ class WorkerPool:
                         step = job.run()
                         self._running += 1
                         try:
-                            trap = run(step.send, None)
+                            trap: Any = run(step.send, None)
                         except StopIteration:
                             pass
                         else:
@@ -146,6 +146,7 @@ class WorkerPool:
                             self._running -= 1
                             self._changed.wake()
                         del job, run, step  # and what they hold, before the wait for the next
+                        trap = None
                         turns += 1
                         if turns % _TURN == 0:
                             await checkpoint()

@@ -152,9 +152,11 @@ class Writer:
         self._queue.append(place)
         try:
             await place
-        finally:
+        except BaseException:
             if place in self._queue:
                 self._queue.remove(place)
+            raise
+        finally:
             # Whoever was woken and sends nothing must not keep the next from being woken.
             self.relieve()
 

@@ -246,3 +246,23 @@ async def test_those_who_wait_for_room_are_woken_a_few_at_a_time() -> None:
             for _ in range(300):
                 await peer.send(result((await peer.next())["id"], None))
         assert woken < 300 * 100
+
+
+async def test_a_batch_of_any_length_is_read() -> None:
+    """BAT-2: more than the consumer reads in one turn."""
+    async with scripted() as (channel, peer):
+        values: list[int] = []
+
+        async def consume() -> None:
+            async for value in channel.remote().numbers():
+                values.append(value)
+
+        async with anyio.create_task_group() as tg:
+            tg.start_soon(consume)
+            asked = await peer.next()
+            await peer.send(opened(asked["id"]))
+            for _ in range(2):
+                args = {"values": list(range(3000))}
+                await peer.send({"id": asked["id"], "method": "", "args": args, "type": "stream-chunk"})
+            await peer.send({"id": asked["id"], "method": "", "args": {}, "type": "stream-end"})
+        assert values == [*range(3000), *range(3000)]
