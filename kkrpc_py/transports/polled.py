@@ -100,15 +100,19 @@ class _PolledReader(Reader):
         self._unregister()
         self._wanted, self._take = max_bytes, take
         sniffio: Any = sys.modules.get("sniffio")
+        token: Any = None
         if sniffio is not None:
             # Where it is there, anyio asks it for the loop; without this, as in `asyncio.run`, it looks
             # for the current task, and in the loop's callback there is none.
-            sniffio.current_async_library_cvar.set(sniffio.current_async_library())
+            token = sniffio.current_async_library_cvar.set(sniffio.current_async_library())
         try:
             goes_on = await self._wait()
         except OSError as exc:
             raise anyio.BrokenResourceError from exc
         finally:
+            if token is not None:
+                with contextlib.suppress(ValueError):  # closed by the collector, in another context
+                    sniffio.current_async_library_cvar.reset(token)
             self._take = None
             raised, self._raised = self._raised, None
         if raised is not None:

@@ -54,6 +54,8 @@ A payload of more than `LARGE` bytes comes as a list of the pieces in which it a
 
 # Smaller pieces are put together.
 _PIECE = 1024
+# A piece that has to wait for the rest keeps the whole read alive: no more than so many times its own size.
+_KEPT = 4
 _BRACE = 0x7B
 _TAG = b"\xd8\x18"
 # Tag 24, and the byte string's first byte.
@@ -276,7 +278,10 @@ class Framer:
                 self._reset()
             return stop
         if stop > at:
-            self._add_piece(memoryview(data)[at:stop])
+            piece = memoryview(data)[at:stop]
+            if self._missing and len(piece) * _KEPT < len(data):
+                piece = memoryview(bytes(piece))
+            self._add_piece(piece)
         if not self._missing:
             frames.append((Kind.CBOR, self._pieces, self._length))
             self._pieces = []

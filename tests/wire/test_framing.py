@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from itertools import pairwise
 
 import pytest
@@ -83,6 +84,8 @@ def noise(data: bytes, reason: str = "not a message", size: int | None = None) -
         # 0xD8 without 0x18 begins no CBOR frame.
         (b"\xd8\n" + LINE + b"\n", [noise(b"\xd8"), json()]),
         (b"\xd8x\xd8\x18\n", [noise(b"\xd8x\xd8\x18")]),
+        # Long enough for a whole head, whose second byte it has not.
+        (b"\xd8aZhello world\n", [noise(b"\xd8aZhello world")]),
         (b"\xd8{}\n", [noise(b"\xd8{}")]),
         (cbor_frame(PAYLOAD), [cbor()]),
         (cbor_frame(b""), [cbor(b"")]),
@@ -207,3 +210,16 @@ def test_a_cbor_frame_is_a_tagged_byte_string_and_counts_its_payload(size: int) 
 def test_a_line_counts_without_its_line_feed() -> None:
     assert frame_size(LINE + b"\n") == len(LINE)
     assert frame_size(LINE + b" \n") == len(LINE) + 1
+
+
+def test_a_frame_that_has_just_begun_does_not_keep_the_read_that_it_began_in() -> None:
+    begun = cbor_frame(bytes(5000))[:8]
+    framers = [Framer(Limits()) for _ in range(20)]
+    tracemalloc.start()
+    try:
+        for framer in framers:
+            framer.receive((LINE + b"\n") * (100_000 // len(LINE)) + begun)
+        held, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert held < len(framers) * 10_000
