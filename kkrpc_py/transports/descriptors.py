@@ -80,7 +80,7 @@ class DescriptorReceiveStream(ByteReceiveStream):
 
         `take` runs in this task's context, but on asyncio not in this task: the event loop calls it,
         which saves a change of tasks for each message. What it was not called with is not lost.
-        Raises what `receive` and `take` raise; a cancellation in the same turn goes before what `take` raised.
+        Raises what `receive` and `take` raise; a cancellation in the same turn goes before the latter.
         """
         self._check_free(max_bytes)
         self._busy = True
