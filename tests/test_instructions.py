@@ -35,10 +35,10 @@ def test_a_figure_is_a_ratio_to_the_reference_of_its_run() -> None:
         (1.04, ""),
         (1.06, "REGRESSION"),
         (0.96, ""),
-        (0.94, "better: renew the baseline"),
+        (0.94, "better: RENEW the baseline"),
     ],
 )
-def test_more_than_the_tolerance_is_a_regression(ratio: float, verdict: str) -> None:
+def test_more_than_the_tolerance_has_a_verdict(ratio: float, verdict: str) -> None:
     [comparison] = compare({"chunk": ratio}, {"chunk": 1.0})
     assert comparison.verdict == verdict
 
@@ -56,11 +56,16 @@ def test_one_worse_figure_fails_and_is_named(baseline: Path, capsys: pytest.Capt
     assert "More than 5% above the baseline: chunk\n" in capsys.readouterr().out
 
 
-def test_a_better_figure_passes_and_asks_for_a_new_baseline(
+def test_a_better_figure_fails_until_the_baseline_is_renewed(
     baseline: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert check(measured(call=3000), baseline, BUILD) == 0
-    assert "-25.0%  better: renew the baseline\n" in capsys.readouterr().out
+    better = measured(call=3000)
+    assert check(better, baseline, BUILD) == 1
+    output = capsys.readouterr().out
+    assert "-25.0%  better: RENEW the baseline\n" in output
+    assert "More than 5% below, renew the baseline (--write-baseline): call\n" in output
+    write_baseline(baseline, BUILD, ratios(better))
+    assert check(better, baseline, BUILD) == 0
 
 
 def test_a_figure_that_is_counted_no_longer_fails(baseline: Path, capsys: pytest.CaptureFixture[str]) -> None:
