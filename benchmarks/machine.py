@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.metadata
 import os
 import platform
+import re
 import shutil
 import statistics
 import subprocess
@@ -26,13 +27,19 @@ def _cpu() -> str:
     return platform.processor() or platform.machine()
 
 
+def system() -> str:
+    """The kernel's name and the number of its release; what its builder added says who that was."""
+    number = re.match(r"[\d.]*\d", platform.release())
+    return f"{platform.system()} {number[0] if number else ''}".rstrip()
+
+
 def described() -> dict[str, Any]:
     """CPU, cores, Python and kernel; no name and no path of the machine."""
     return {
         "cpu": _cpu(),
         "cores": os.cpu_count(),
         "python": f"{platform.python_implementation()} {platform.python_version()}",
-        "system": f"{platform.system()} {platform.release()}",
+        "system": system(),
     }
 
 

@@ -141,6 +141,18 @@ def test_a_reason_names_no_folder_of_this_machine() -> None:
     }
 
 
+@pytest.mark.parametrize(
+    ("release", "number"),
+    [("6.8.0-45-generic", "6.8.0"), ("6.18.44-build-of-somebody", "6.18.44"), ("5.15.", "5.15"), ("", "")],
+)
+def test_the_kernel_is_named_by_its_number_alone(
+    monkeypatch: pytest.MonkeyPatch, release: str, number: str
+) -> None:
+    monkeypatch.setattr(machine.platform, "system", lambda: "Linux")
+    monkeypatch.setattr(machine.platform, "release", lambda: release)
+    assert machine.described()["system"] == f"Linux {number}".rstrip()
+
+
 # How many, and in which order.
 
 
