@@ -86,6 +86,11 @@ def ratio_overview(results: Results, peers: Sequence[str]) -> Iterator[str]:
         yield from table(["", *peers], rows)
 
 
+def _loaded_megabytes(outcome: dict[str, Any]) -> float:
+    """What the stream moved a second beside the calls: quick answers are easy where it stands still."""
+    return outcome["loaded_blocks"] * len(trial.BLOCK_64K) / outcome["loaded_seconds"] / 1e6
+
+
 def waiting(results: Results) -> Iterator[str]:
     """Microseconds and milliseconds."""
     names = results.contenders("latency")
@@ -99,10 +104,13 @@ def waiting(results: Results) -> Iterator[str]:
                     for half in ("idle_us", "loaded_us")
                     for percentile in ("p50", "p99")
                 ),
+                _number(median(results.figure(name, "latency", _loaded_megabytes))),
             ]
             for name in names
         ]
-        yield from table(["", "idle p50", "idle p99", "loaded p50", "loaded p99"], rows)
+        yield from table(
+            ["", "idle p50", "idle p99", "loaded p50", "loaded p99", "the stream's MB/s meanwhile"], rows
+        )
     for workload, key in (("first-chunk", "first_us"), ("spawn", "spawn_us")):
         names = results.contenders(workload)
         if names:

@@ -36,7 +36,7 @@ WORKLOADS: dict[str, str] = {
     # COUNT: the calls of each half; `seconds` is the idle half's. Extra: `idle_us` and `loaded_us`, each
     # percentiles_us() of add(i, 1); loaded: while this process reads a stream of BLOCK_64K over the same
     # channel (connection) as fast as it comes, from before the first call until after the last one. Also
-    # `loaded_blocks`: how many blocks arrived meanwhile, which must be some.
+    # `loaded_blocks`, how many blocks arrived meanwhile, which must be some, and `loaded_seconds`.
     "latency": "one small call at a time, first idle, then beside a saturating stream",
     # COUNT: how often. Extra: `first_us`, percentiles_us() from the call to its first chunk at hand.
     "first-chunk": "open a stream of small integers, read its first chunk, close it; one at a time",

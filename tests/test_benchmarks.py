@@ -16,7 +16,7 @@ import kkrpc_py as kk
 from benchmarks import __main__ as driver
 from benchmarks import goals, machine, plan, report, run, trial
 from benchmarks.ours import __main__ as ours
-from benchmarks.ours import speed
+from benchmarks.ours import speed, waiting
 from benchmarks.ours.link import Setting, channel_to_other_end
 from benchmarks.results import Results, median, ratios, spread, worst
 
@@ -100,6 +100,28 @@ async def test_a_trial_fails_where_something_else_arrives(
         async with kk.memory_pair(Wrong(), None) as (_, client):
             with pytest.raises(trial.WrongResultError):
                 await measure(client.remote(), workload, 1000)
+
+
+class Starving:
+    """Its stream dries up just when the calls beside it begin."""
+
+    async def add(self, a: int, b: int) -> int:
+        return a + b
+
+    async def blocks_64k(self, count: int) -> AsyncIterator[bytes]:
+        for _ in range(waiting.SATURATED):
+            yield trial.BLOCK_64K
+        await anyio.sleep_forever()
+
+
+@pytest.mark.anyio
+async def test_calls_beside_a_stream_that_stands_still_tell_nothing(
+    anyio_backend: tuple[str, dict[str, Any]],
+) -> None:
+    with anyio.fail_after(SECONDS):
+        async with kk.memory_pair(Starving(), None) as (_, client):
+            with pytest.raises(trial.WrongResultError, match="no block came"):
+                await waiting.latency(client.remote(), "latency", 20)
 
 
 # What becomes of a program that does not do as it should.
@@ -269,7 +291,11 @@ def made_up(**changed: Any) -> Results:
         "streams-1": rated(1_000_000),
         "streams-1000": [{"seconds": 2.0, "count": 1_000_000, "fastest": 1.0, "slowest": 2.0}],
         "latency": [
-            {"seconds": 1, "count": 1, "idle_us": {"p50": 1, "p99": 100}, "loaded_us": {"p50": 1, "p99": 500}}
+            {
+                **{"seconds": 1, "count": 1},
+                **{"idle_us": {"p50": 1, "p99": 100}, "loaded_us": {"p50": 1, "p99": 500}},
+                **{"loaded_blocks": 1000, "loaded_seconds": 0.5},
+            }
         ],
         "memory-stalled-100": [
             {"seconds": 0, "count": 1, "here_bytes": 2 * mib - 1, "there_bytes": 0},
@@ -361,6 +387,7 @@ def test_the_report_begins_with_caveats_and_hides_nothing() -> None:
     assert "capnweb: no Node here" in text
     assert "kkrpc_py trio, dicts: 1 of 2: x" in text
     assert "NOT QUIET" not in text
+    assert ["kkrpc_py", "trio", "1.00", "100", "1.00", "500", "131"] in [line.split() for line in lines]
     assert lines[-1].strip() == f"{len(goals.GOALS)} of {len(goals.GOALS)} reached"
     noisy = document()
     noisy["run"]["noise"] = 0.5

@@ -11,7 +11,7 @@ import anyio
 from benchmarks import trial
 from benchmarks.ours.link import Setting, channel_to_other_end
 
-_SATURATED = 20
+SATURATED = 20
 """After as many blocks the bulk stream is at its full pace."""
 
 
@@ -34,7 +34,7 @@ async def latency(api: Any, workload: str, count: int) -> dict[str, Any]:
         nonlocal blocks
         async for block in api.blocks_64k(2**40):
             blocks += len(block) == len(trial.BLOCK_64K)
-            if blocks == _SATURATED:
+            if blocks == SATURATED:
                 saturated.set()
 
     async with anyio.create_task_group() as tasks:
@@ -46,6 +46,8 @@ async def latency(api: Any, workload: str, count: int) -> dict[str, Any]:
         loaded_seconds = time.perf_counter() - began
         loaded_blocks = blocks - before
         tasks.cancel_scope.cancel()
+    if not loaded_blocks:
+        raise trial.WrongResultError("latency: no block came while the calls ran")
     return {
         "seconds": math.fsum(idle),
         "count": count,
