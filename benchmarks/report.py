@@ -194,12 +194,15 @@ def goals(judged: Sequence[dict[str, Any]]) -> Iterator[str]:
                 cells.append("")
                 continue
             value = goal["values"][loop]
-            text = "not measured" if value is None else _number(value)
-            cells.append(f"{text} {'+' if goal['reached_on'][loop] else '-'}")
+            failed = goal["failed"][loop]
+            text = _number(value) if value is not None else "" if failed else "not measured"
+            text += f" ({failed} failed)" if failed else ""
+            cells.append(f"{text} {'+' if goal['reached_on'][loop] else '-'}".lstrip())
         bounds = list(dict.fromkeys(goal["bounds"].values()))
         asked = f"{goal['sign']} {' / '.join(_number(bound) for bound in bounds)} {goal['unit']}".rstrip()
         rows.append([goal["what"], asked, *cells, "reached" if goal["reached"] else "NOT reached"])
-    yield "\nGoals (+ reached, - not; a figure that names no event loop has to be reached on all)"
+    yield "\nGoals (+ reached, - not; a figure that names no event loop has to be reached on all;"
+    yield "one of which a round of ours failed is not)"
     yield from table(["", "asked", *loops, ""], rows)
     yield f"\n{sum(goal['reached'] for goal in judged)} of {len(judged)} reached"
 
@@ -243,5 +246,9 @@ def shown(document: dict[str, Any]) -> Iterator[str]:
     yield from _missing(document, results)
     judged = document["goals"]
     if document["run"]["only"]:
-        judged = [goal for goal in judged if any(value is not None for value in goal["values"].values())]
+        judged = [
+            goal
+            for goal in judged
+            if any(value is not None for value in goal["values"].values()) or any(goal["failed"].values())
+        ]
     yield from goals(judged)

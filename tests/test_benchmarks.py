@@ -16,7 +16,7 @@ import kkrpc_py as kk
 from benchmarks import __main__ as driver
 from benchmarks import goals, machine, plan, report, run, trial
 from benchmarks.ours import __main__ as ours
-from benchmarks.ours import speed, waiting
+from benchmarks.ours import size, speed, waiting
 from benchmarks.ours.link import Setting, channel_to_other_end
 from benchmarks.results import Results, median, ratios, spread, worst
 
@@ -122,6 +122,30 @@ async def test_calls_beside_a_stream_that_stands_still_tell_nothing(
         async with kk.memory_pair(Starving(), None) as (_, client):
             with pytest.raises(trial.WrongResultError, match="no block came"):
                 await waiting.latency(client.remote(), "latency", 20)
+
+
+class NotHeldUp:
+    """Makes all its chunks, whether they are read or not."""
+
+    async def offered(self, count: int, size: int) -> AsyncIterator[bytes]:
+        yield bytes(size)
+        await anyio.sleep_forever()
+
+    @kk.inline
+    def produced(self) -> int:
+        return 50
+
+    @kk.inline
+    def resident(self) -> int:
+        return 0
+
+
+@pytest.mark.anyio
+async def test_a_producer_that_is_not_held_up_fails(anyio_backend: tuple[str, dict[str, Any]]) -> None:
+    with anyio.fail_after(SECONDS):
+        async with kk.memory_pair(NotHeldUp(), None) as (_, client):
+            with pytest.raises(trial.WrongResultError, match="not held up"):
+                await size.stalled(client.remote(), "memory-stalled-100", 50)
 
 
 # What becomes of a program that does not do as it should.
@@ -279,9 +303,9 @@ def test_medians_spreads_and_ratios() -> None:
 
 
 def made_up(**changed: Any) -> Results:
-    """Results that reach each goal just so; `changed` replaces what one loop's contender did."""
+    """Results that reach each goal just so; `changed` replaces "CONTENDER/WORKLOAD", or ours on trio."""
     mib, kib = 1 << 20, 1 << 10
-    contender: dict[str, Any] = {
+    usual: dict[str, Any] = {
         "ints": rated(2_000_000),
         "dicts": rated(800_000),
         "blocks-64k": rated(2e9 / (1 << 16)),
@@ -292,9 +316,12 @@ def made_up(**changed: Any) -> Results:
         "streams-1000": [{"seconds": 2.0, "count": 1_000_000, "fastest": 1.0, "slowest": 2.0}],
         "latency": [
             {
-                **{"seconds": 1, "count": 1},
-                **{"idle_us": {"p50": 1, "p99": 100}, "loaded_us": {"p50": 1, "p99": 500}},
-                **{"loaded_blocks": 1000, "loaded_seconds": 0.5},
+                "seconds": 1,
+                "count": 1,
+                "idle_us": {"p50": 1, "p99": 100},
+                "loaded_us": {"p50": 1, "p99": 500},
+                "loaded_blocks": 1000,
+                "loaded_seconds": 0.5,
             }
         ],
         "memory-stalled-100": [
@@ -310,17 +337,19 @@ def made_up(**changed: Any) -> Results:
         "decode@16776192": [{"seconds": 0, "count": 1, "ns_per_byte": {"text": 2.0, "rows": 5.0}}],
     }
     loops = ("asyncio", "uvloop", "trio")
-    outcomes: dict[str, Any] = {plan.our_name(loop): dict(contender) for loop in loops}
+    outcomes: dict[str, Any] = {plan.our_name(loop): dict(usual) for loop in loops}
     outcomes |= {plan.our_name(loop, codec="cbor"): {"dicts": rated(400_000)} for loop in loops}
     outcomes |= {goals.ping_pong(loop): {"calls": rated(20_000 / 0.7)} for loop in loops}
-    outcomes[goals.GRPC] = outcomes[goals.grpc("uvloop")] = {
+    outcomes[goals.GRPC] = {
         "ints": rated(25_000),
         "calls": rated(5_000),
         "calls-100": rated(70_000 / 9),
     }
     outcomes[goals.PIPE] = {"ints": rated(500_000), "blocks-64k": rated(2e9 / (1 << 16) / 0.6)}
-    for workload, outcome in changed.items():
-        outcomes["kkrpc_py trio"][workload.replace("_", "-")] = outcome
+    outcomes[goals.grpc("uvloop")] = dict(outcomes[goals.GRPC])
+    for name, outcome in changed.items():
+        contender, _, workload = name.rpartition("/")
+        outcomes[contender or "kkrpc_py trio"][workload.replace("_", "-")] = outcome
     return Results(outcomes)
 
 
@@ -332,26 +361,68 @@ def test_goals_are_reached_at_their_bounds() -> None:
     assert missed(made_up()) == []
 
 
-def test_goals_are_missed_just_below() -> None:
-    mib = 1 << 20
-    growth = {"seconds": 0, "count": 1, "here_bytes": 0}
-    assert missed(made_up(dicts=rated(799_999))) == ["small dicts a second, JSON"]
-    assert missed(made_up(ints=rated(1_999_999))) == [
-        "small-int chunks a second",
+MISSED = {
+    "small-int chunks a second": {"ints": rated(1_999_999)},
+    "small-int chunks, times grpc.aio": {"grpc.aio/ints": rated(25_001)},
+    "small-int chunks, times multiprocessing.Pipe": {"multiprocessing.Pipe/ints": rated(500_001)},
+    "small dicts a second, JSON": {"dicts": rated(799_999)},
+    "small dicts a second, CBOR": {"kkrpc_py trio cbor/dicts": rated(399_999)},
+    "64 KiB binary chunks (CBOR)": {"blocks-64k": rated(1.9999e9 / (1 << 16))},
+    "64 KiB binary chunks, times multiprocessing.Pipe": {
+        "multiprocessing.Pipe/blocks-64k": rated(2e9 / (1 << 16) / 0.599)
+    },
+    "sequential calls, times raw anyio ping-pong": {"anyio pipe trio/calls": rated(20_000 / 0.699)},
+    "sequential calls, times grpc.aio": {"grpc.aio/calls": rated(5001)},
+    "100 calls in flight, `async def`, a second": {"calls-100": rated(44_999)},
+    "100 calls in flight, times grpc.aio": {"grpc.aio/calls-100": rated(70_000 / 8.999)},
+    "100 calls in flight, inline, a second": {"calls-inline-100": rated(119_999)},
+    "1000 streams: chunks a second, times one stream's": {"streams-1": rated(1_000_001)},
+    "1000 streams: the slowest's time over the fastest's": {
+        "streams-1000": [{"seconds": 2.0, "count": 1_000_000, "fastest": 1.0, "slowest": 2.001}]
+    },
+    "a call's p99 under a saturating stream over its idle p99": {
+        "latency": [{"idle_us": {"p50": 500, "p99": 100}, "loaded_us": {"p50": 1, "p99": 501}}]
+    },
+    "stalled consumer, 100 B chunks": {"memory-stalled-100": [{"here_bytes": 0, "there_bytes": 2 << 20}]},
+    "stalled consumer, 1 MiB chunks": {"memory-stalled-1m": [{"here_bytes": 6 << 20, "there_bytes": 0}]},
+    "an idle stream of 10,000, both ends": {
+        "memory-streams": [{"here_bytes": 4 << 10, "there_bytes": (6 << 10) + 1}]
+    },
+    "import kkrpc_py, over bare Python": {
+        "kkrpc_py asyncio/import": [{"import_ms": {"median": 60.0, "best": 50.0}}]
+    },
+    "chunks a second, 10^4 to 10^7: off by at most": {"scaling@1000000": rated(799_999)},
+    "decode a frame of 16 MiB, cost a byte over 1 MiB's": {
+        "kkrpc_py asyncio/decode@16776192": [{"ns_per_byte": {"text": 1.0, "rows": 8.01}}]
+    },
+}
+"""For each goal, what misses it by very little: on trio, or where it is said."""
+WITH_OTHERS = {
+    # Where ours is slower, so it is in relation.
+    "small-int chunks a second": {
         "small-int chunks, times grpc.aio",
         "small-int chunks, times multiprocessing.Pipe",
-    ]
-    assert missed(made_up(memory_stalled_100=[{**growth, "there_bytes": 2 * mib}])) == [
-        "stalled consumer, 100 B chunks"
-    ]
-    assert missed(made_up(**{"scaling@1000000": rated(799_999)})) == [
-        "chunks a second, 10^4 to 10^7: off by at most"
-    ]
+    },
+    "64 KiB binary chunks (CBOR)": {"64 KiB binary chunks, times multiprocessing.Pipe"},
+    "100 calls in flight, `async def`, a second": {"100 calls in flight, times grpc.aio"},
+}
+
+
+@pytest.mark.parametrize("goal", [goal.what for goal in goals.GOALS])
+def test_a_goal_is_missed_just_below_its_bound(goal: str) -> None:
+    results = made_up(**MISSED[goal])
+    assert set(missed(results)) == {goal} | WITH_OTHERS.get(goal, set())
 
 
 def test_what_failed_or_was_not_measured_is_not_reached() -> None:
     assert missed(made_up(dicts=rated(None))) == ["small dicts a second, JSON"]
-    assert missed(made_up(dicts=rated(None, 800_000))) == []
+    # One round of ours that failed is enough, however well the others went; a peer's is not.
+    assert missed(made_up(dicts=rated(None, 900_000, 900_000))) == ["small dicts a second, JSON"]
+    assert missed(made_up(**{"grpc.aio/calls": rated(None)})) == ["sequential calls, times grpc.aio"]
+    usual = rated(20_000, 20_000)
+    calls = {f"kkrpc_py {loop}/calls": usual for loop in ("asyncio", "trio")}
+    assert missed(made_up(**calls, **{"grpc.aio/calls": rated(None, 5_000)})) == []
+    assert missed(made_up(dicts=[None, *rated(800_000)])) == []
     assert missed(made_up(streams_1=[])) == ["1000 streams: chunks a second, times one stream's"]
     assert len(missed(Results({}))) == len(goals.GOALS)
 
@@ -388,7 +459,8 @@ def test_the_report_begins_with_caveats_and_hides_nothing() -> None:
     assert "kkrpc_py trio, dicts: 1 of 2: x" in text
     assert "NOT QUIET" not in text
     assert ["kkrpc_py", "trio", "1.00", "100", "1.00", "500", "131"] in [line.split() for line in lines]
-    assert lines[-1].strip() == f"{len(goals.GOALS)} of {len(goals.GOALS)} reached"
+    assert "900,000 (1 of 2 failed) -  NOT reached" in text
+    assert lines[-1].strip() == f"{len(goals.GOALS) - 1} of {len(goals.GOALS)} reached"
     noisy = document()
     noisy["run"]["noise"] = 0.5
     assert "NOT QUIET" in "\n".join(report.shown(noisy))
