@@ -53,7 +53,7 @@ OUR_WORKLOADS: dict[str, str] = {
     "memory-stalled-100": "COUNT chunks of 100 bytes at most, and a consumer that reads one and stalls",
     "memory-stalled-1m": "the same with chunks of 1 MiB",
     "scaling": "streams of COUNT small integers, one after the other until a million have come at least",
-    "decode": "one frame of COUNT bytes, from its bytes to the value; ns a byte",
+    "decode": "one frame of COUNT bytes, from its first piece of 64 KiB to the value; ns a byte",
 }
 """What is asked of kkrpc_py alone."""
 
