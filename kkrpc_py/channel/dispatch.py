@@ -97,14 +97,14 @@ class Dispatcher:
             return
         # Handlers begin in the order of their calls: not ahead of those that a worker has yet to take.
         outcome = None
-        if handler.at_once and self._may_run_inline(handler):
+        if handler.at_once and self._take_inline_turn(handler):
             outcome = self._run_inline(call, handler, args)
             if outcome is None:
                 return
         call.owner = task = CallTask(self, self.host, call, handler, args, outcome)
         self.pool.submit(task)
 
-    def _may_run_inline(self, handler: Handler) -> bool:
+    def _take_inline_turn(self, handler: Handler) -> bool:
         """Whether a handler can run where its request is read: a few in one read, none once it is over."""
         if handler.sink is not None or self.interceptors or self.host.stopping or not self.pool.all_begun:
             return False
@@ -211,6 +211,10 @@ class CallTask(msgspec.Struct, eq=False):
                 self._answer_cancel()
         except BaseException as exc:
             await self._answer_error(exc)
+
+    def discard(self) -> None:
+        if self.outcome is not None and isinstance(self.outcome.value, Coroutine):
+            self.outcome.value.close()
 
     def interrupt(self) -> None:
         assert self.scope is not None

@@ -30,7 +30,9 @@ _C = TypeVar("_C", bound=type)
 
 _INLINE_MARK = "__kkrpc_inline__"
 _NAMESPACE_MARK = "__kkrpc_namespace__"
-_HEAP_TYPE = 1 << 9  # Py_TPFLAGS_HEAPTYPE: set for every class made by a class statement
+# Py_TPFLAGS_HEAPTYPE, which each class made by a class statement has, and Py_TPFLAGS_IMMUTABLETYPE, which
+# those builtin types have that are made on the heap as well (from 3.13 on defaultdict, for one).
+_HEAP_TYPE, _IMMUTABLE_TYPE = 1 << 9, 1 << 8
 _MISSING = object()
 _FUNCTIONS = (types.FunctionType, types.MethodType, types.BuiltinFunctionType)
 _NEVER_A_NAMESPACE = (type, types.ModuleType, functools.partial, *_FUNCTIONS)
@@ -201,6 +203,10 @@ _POSITIONAL = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_O
 _CACHED_HANDLERS = 4096
 
 
+def _by_class_statement(cls: type) -> bool:
+    return cls.__flags__ & (_HEAP_TYPE | _IMMUTABLE_TYPE) == _HEAP_TYPE
+
+
 def _public(segment: str) -> bool:
     return bool(segment) and not segment.startswith("_")
 
@@ -210,7 +216,7 @@ def _class_attribute(cls: type, segment: str) -> Any:
     for each in _mro(cls):
         found = _class_dict(each).get(segment, _MISSING)
         if found is not _MISSING:
-            return found if each.__flags__ & _HEAP_TYPE else _MISSING
+            return found if _by_class_statement(each) else _MISSING
     return _MISSING
 
 
@@ -268,7 +274,7 @@ def _may_hold_handlers(found: Any) -> bool:
     if found is _MISSING or issubclass(type(found), _NEVER_A_NAMESPACE) or _is_descriptor(found):
         return False
     # A string or a list in a class body is a value.
-    return type(found) is dict or bool(type(found).__flags__ & _HEAP_TYPE)
+    return type(found) is dict or _by_class_statement(type(found))
 
 
 def _callable_at(owner: Any, segment: str) -> Any:

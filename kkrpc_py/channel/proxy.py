@@ -15,7 +15,8 @@ __all__ = ["Remote"]
 class Remote:
     """A path on the other side: `api.math.add` names a method, `api.math.add(1, 2)` is a `Call` of it.
 
-    A path that was named once is kept in the instance's own dict, where Python finds it by itself.
+    An attribute that was named once is kept in the instance's own dict, where Python finds it by itself;
+    `api[name]` keeps nothing, and is for names that are made up as the program runs.
     """
 
     _kk_host: CallHost
@@ -33,6 +34,9 @@ class Remote:
 
     def __setattr__(self, name: str, value: Any) -> None:
         raise AttributeError(f"{name!r} cannot be set: it is a name on the other side")
+
+    def __delattr__(self, name: str) -> None:
+        raise AttributeError(f"{name!r} cannot be deleted: it is a name on the other side")
 
     def __getitem__(self, name: str) -> Remote:
         """The same as an attribute, for names that are no Python identifiers."""

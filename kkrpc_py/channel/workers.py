@@ -41,6 +41,10 @@ class Job(Protocol):
         """Raises only the cancellation that came through `scope`."""
         ...
 
+    def discard(self) -> None:
+        """It will not run: the pool is closed."""
+        ...
+
 
 class _Worker:
     __slots__ = ("looking", "place", "pool", "scope")
@@ -91,6 +95,8 @@ class WorkerPool:
     def close(self) -> None:
         """Cancel every job that runs, and forget those that have not begun."""
         self._closed = True
+        for job in self._jobs:
+            job.discard()
         self._jobs.clear()
         for worker in self._workers:
             worker.scope.cancel()

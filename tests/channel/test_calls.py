@@ -278,6 +278,8 @@ def test_a_remote_is_no_sequence_and_has_no_private_names() -> None:
                 api[1]
             with pytest.raises(AttributeError, match="other side"):
                 api.a = 1
+            with pytest.raises(AttributeError, match="other side"):
+                del api.a
             assert repr(api.a.b) == "<Remote 'a.b'>"
             assert api.a.b is api.a.b, "a path that was named is kept"
 

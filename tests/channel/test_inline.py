@@ -154,6 +154,12 @@ async def test_what_a_cancelled_call_returned_is_not_left_alone() -> None:
     gc.collect()  # a coroutine that was never awaited says so now
 
 
+async def test_what_nobody_takes_before_the_end_is_closed() -> None:
+    async with scripted(API()) as (channel, _):
+        channel._take(json.dumps(request(1, "later")).encode() + b"\n")
+    gc.collect()  # a coroutine that was never awaited says so now
+
+
 async def test_an_error_leaves_no_cycle() -> None:
     api = API()
     async with linked(api) as (_, client):
