@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import goals, machine, memory, plan, plot, report, run
+from benchmarks.caveats import CAVEATS
 from benchmarks.results import Results
 from benchmarks.trial import Peer
 
@@ -34,6 +35,7 @@ def measured(options: argparse.Namespace) -> dict[str, Any]:
     outcomes, quiet = run.run_rounds(groups, options.rounds, options.scale, run.progress)
     run.progress("")
     return {
+        "caveats": CAVEATS,
         "machine": machine.described(),
         "versions": machine.versions(),
         "run": {
@@ -74,7 +76,7 @@ def written(document: dict[str, Any]) -> str:
                 for name, workloads in value.items()
             ]
             text = "{\n" + ",\n".join(contenders) + "\n }"
-        elif isinstance(value, list) and value and isinstance(value[0], dict):
+        elif isinstance(value, list) and value:
             text = "[\n  " + ",\n  ".join(json.dumps(each, ensure_ascii=False) for each in value) + "\n ]"
         else:
             text = json.dumps(value, ensure_ascii=False)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,9 @@ PANELS = {
 }
 _OURS, _THEIRS = "#2563eb", "#b6bcc6"
 _INK = "#374151"
+_SMALL = 8
+_LINE_CHARS = 125
+"""So many small letters are as wide as the picture."""
 
 
 def _short(value: float, unit: str) -> str:
@@ -44,6 +48,7 @@ def draw(document: dict[str, Any], target: Path) -> None:
     panels = {name: bars for name, bars in panels.items() if bars}
     if not panels:
         return
+    caveats = [line for caveat in document["caveats"] for line in textwrap.wrap(caveat, _LINE_CHARS)]
     style = {
         "svg.hashsalt": "kkrpc_py",
         "svg.fonttype": "none",
@@ -58,7 +63,10 @@ def draw(document: dict[str, Any], target: Path) -> None:
         figure, axes = plt.subplots(
             len(panels),
             1,
-            figsize=(8.5, 0.6 * len(panels) + 0.24 * sum(map(len, panels.values())) + 0.7),
+            figsize=(
+                8.5,
+                0.6 * len(panels) + 0.24 * sum(map(len, panels.values())) + 0.14 * len(caveats) + 0.5,
+            ),
             height_ratios=[len(bars) + 1 for bars in panels.values()],
             layout="constrained",
             squeeze=False,
@@ -66,12 +74,14 @@ def draw(document: dict[str, Any], target: Path) -> None:
         for axis, (workload, bars) in zip(axes[:, 0], panels.items(), strict=True):
             _panel(axis, workload, bars)
         machine, run = document["machine"], document["run"]
-        figure.suptitle("Longer is faster. Logarithmic: each line is ten times the one before.", fontsize=12)
+        figure.suptitle(
+            "\n".join(caveats), fontsize=_SMALL, x=0.01, horizontalalignment="left", linespacing=1.25
+        )
         figure.supxlabel(
-            f"{machine['cpu']}, {machine['cores']} cores, {machine['python']}. Median of {run['rounds']} "
-            "rounds in turns, thin lines lowest to highest.\n"
-            "Two processes on one machine; handlers do nothing.",
-            fontsize=8,
+            "Longer is faster; logarithmic, each line is ten times the one before. Thin lines: lowest to "
+            f"highest of {run['rounds']} rounds.\n"
+            f"{machine['cpu']}, {machine['cores']} cores, {machine['python']}",
+            fontsize=_SMALL,
         )
         figure.savefig(target, format="svg", metadata={"Date": None})
         plt.close(figure)

@@ -2,21 +2,12 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 from benchmarks import plan, trial
 from benchmarks.results import Results, Values, median, ratios, spread
-
-CAVEATS = """\
-READ FIRST. These figures are of one machine, in one run. Compare them with each other, never with those
-of another machine or day, and mind the spread: lowest to highest of the rounds. Every trial is a program
-of its own with another process at its other end, both on this machine; all that is compared runs in
-every round, in turns, and a ratio is the median of the rounds' own ratios. Handlers do nothing and
-consumers only count: a real program is slower than its library, and the library is rarely what it waits
-for. Contenders differ in what they give for the time: multiprocessing.Pipe and the raw pipe have no
-calls, no backpressure by the byte, no cancelling; rpyc is synchronous; grpc.aio has typed messages and
-HTTP/2; capnweb and kkrpc run on Node."""
 
 _MAIN = [name for name in trial.WORKLOADS if name not in ("latency", "first-chunk", "spawn")]
 _BYTES = trial.VALUE_BYTES
@@ -221,7 +212,9 @@ def _missing(document: dict[str, Any], results: Results) -> Iterator[str]:
 def heading(document: dict[str, Any]) -> Iterator[str]:
     """What to know before any figure."""
     machine, run = document["machine"], document["run"]
-    yield CAVEATS
+    yield "READ FIRST"
+    for caveat in document["caveats"]:
+        yield textwrap.fill(caveat, 110, initial_indent="- ", subsequent_indent="  ")
     yield f"\n{machine['cpu']}, {machine['cores']} cores; {machine['python']}; {machine['system']}"
     yield ", ".join(f"{name} {version}" for name, version in document["versions"].items())
     yield f"rounds: {run['rounds']}, scale {run['scale']:g}; memory is the {run['memory']}"

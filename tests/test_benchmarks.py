@@ -15,6 +15,7 @@ import pytest
 import kkrpc_py as kk
 from benchmarks import __main__ as driver
 from benchmarks import goals, machine, plan, report, run, trial
+from benchmarks.caveats import CAVEATS
 from benchmarks.ours import __main__ as ours
 from benchmarks.ours import size, speed, waiting
 from benchmarks.ours.link import Setting, channel_to_other_end
@@ -438,6 +439,7 @@ def test_a_figure_for_one_loop_is_asked_of_that_one() -> None:
 def document() -> dict[str, Any]:
     results = made_up(dicts=rated(None, 900_000))
     return {
+        "caveats": CAVEATS,
         "machine": machine.described(),
         "versions": {"kkrpc-py": "0"},
         "run": {
@@ -454,7 +456,9 @@ def document() -> dict[str, Any]:
 def test_the_report_begins_with_caveats_and_hides_nothing() -> None:
     lines = list(report.shown(document()))
     text = "\n".join(lines)
-    assert lines[0].startswith("READ FIRST")
+    assert lines[0] == "READ FIRST"
+    for caveat in CAVEATS:
+        assert caveat in " ".join(text.split())
     assert "capnweb: no Node here" in text
     assert "kkrpc_py trio, dicts: 1 of 2: x" in text
     assert "NOT QUIET" not in text
@@ -479,6 +483,8 @@ def test_the_plot_is_the_same_for_the_same_run(tmp_path: Path) -> None:
     text = (tmp_path / "one.svg").read_text()
     assert text == (tmp_path / "two.svg").read_text()
     assert "grpc.aio" in text
+    for caveat in CAVEATS:
+        assert caveat[:40] in text
     assert "dc:date" not in text
 
 
@@ -493,5 +499,6 @@ def test_a_peer_that_lacks_something_is_skipped_and_said_so(monkeypatch: pytest.
     monkeypatch.setattr(plan, "contenders", lambda: [absent, present])
     arguments = driver.parsed_arguments(["--rounds", "2"])
     found = driver.measured(arguments)
+    assert next(iter(found)) == "caveats"
     assert found["skipped"] == {"absent": "it is not installed"}
     assert found["trials"] == {"present": {"ints": [{"seconds": 0.4, "count": 1000}] * 2}}
