@@ -98,13 +98,14 @@ class _PolledReader(Reader):
     async def feed(self, max_bytes: int, take: Callable[[bytes], bool]) -> bool:
         # The loop calls back in the context in which it was told to: that must be the context of this task.
         self._unregister()
+        self._know_loop()
         self._wanted, self._take = max_bytes, take
-        sniffio: Any = sys.modules.get("sniffio")
+        named: Any = getattr(sys.modules.get("sniffio"), "current_async_library_cvar", None)
         token: Any = None
-        if sniffio is not None:
-            # Where it is there, anyio asks it for the loop; without this, as in `asyncio.run`, it looks
-            # for the current task, and in the loop's callback there is none.
-            token = sniffio.current_async_library_cvar.set(sniffio.current_async_library())
+        if named is not None and named.get() is None and self._loop is not None:
+            # Where sniffio is there, anyio asks it for the loop. Under plain `asyncio.run` that looks for
+            # the current task, and in the loop's callback there is none.
+            token = named.set("asyncio")
         try:
             goes_on = await self._wait()
         except OSError as exc:
@@ -112,20 +113,23 @@ class _PolledReader(Reader):
         finally:
             if token is not None:
                 with contextlib.suppress(ValueError):  # closed by the collector, in another context
-                    sniffio.current_async_library_cvar.reset(token)
+                    named.reset(token)
             self._take = None
             raised, self._raised = self._raised, None
         if raised is not None:
             raise raised
         return goes_on
 
+    def _know_loop(self) -> None:
+        if not self._loop_known:
+            loop = current_token().native_token
+            self._loop = loop if isinstance(loop, asyncio.AbstractEventLoop) else None
+            self._loop_known = True
+
     async def _wait(self) -> bool:
         self._waiting = True
         try:
-            if not self._loop_known:
-                loop = current_token().native_token
-                self._loop = loop if isinstance(loop, asyncio.AbstractEventLoop) else None
-                self._loop_known = True
+            self._know_loop()
             if self._loop is None:
                 trio: Any = sys.modules["trio"]
                 with contextlib.suppress(trio.ClosedResourceError):
