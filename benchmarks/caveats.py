@@ -11,7 +11,7 @@ CAVEATS = [
     "library is rarely what it waits for.",
     "Contenders differ in what they give for the time. multiprocessing.Pipe and the anyio pipe are floors: "
     "no calls in flight, no streams side by side, no cancelling, and no flow control but the full pipe's.",
-    "rpyc is synchronous. rpyc buffiter fetches up to 1000 values at once: each waits until the last is made.",
+    "rpyc is synchronous. rpyc buffiter fetches up to 1000 values at once: each waits until all are made.",
     "grpc.aio has typed messages and HTTP/2. It does not know trio: there, a ratio to it is to grpc.aio on "
     "asyncio.",
     "capnweb and kkrpc 0.2.2 run on Node, which compares two languages too. capnweb's bytes are base64 text.",
