@@ -113,7 +113,7 @@ class _PolledReader(Reader):
         finally:
             if token is not None:
                 with contextlib.suppress(ValueError):  # closed by the collector, in another context
-                    named.reset(token)
+                    token.var.reset(token)
             self._take = None
             raised, self._raised = self._raised, None
         if raised is not None:
