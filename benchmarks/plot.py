@@ -19,7 +19,7 @@ PANELS = {
 _OURS, _THEIRS = "#2563eb", "#b6bcc6"
 _INK = "#374151"
 _SMALL = 8
-_LINE_CHARS = 125
+_LINE_CHARS = 130
 """So many small letters are as wide as the picture."""
 
 
@@ -48,7 +48,11 @@ def draw(document: dict[str, Any], target: Path) -> None:
     panels = {name: bars for name, bars in panels.items() if bars}
     if not panels:
         return
-    caveats = [line for caveat in document["caveats"] for line in textwrap.wrap(caveat, _LINE_CHARS)]
+    caveats = [
+        line
+        for caveat in document["caveats"]
+        for line in textwrap.wrap(caveat, _LINE_CHARS, initial_indent="• ")
+    ]
     style = {
         "svg.hashsalt": "kkrpc_py",
         "svg.fonttype": "none",
