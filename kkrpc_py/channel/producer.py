@@ -232,7 +232,7 @@ class Producer:
         count -= len(batch)
         self._since_turn += count
         fitting = _FRAME_BYTES * count // size if size else 1
-        self._fitting = max(1, min(self._fitting * 2, fitting, MAX_BATCH))
+        self._fitting = max(1, min(self._fitting * 4, fitting, MAX_BATCH))
 
     def _flush_full(self, began: float) -> None:
         """Flush a batch that was collected without a pause since `began`."""
