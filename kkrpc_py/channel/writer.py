@@ -89,7 +89,7 @@ class Writer:
             if self.broken:
                 connection.outbox.clear()
             return
-        if self._send_nowait is not None and (
+        if waiting and self._send_nowait is not None and (
             waiting >= _WORTH_A_WRITE or len(connection.outgoing) + len(connection.incoming) <= _FEW_CALLS
         ):
             # With little going on, a write of its own costs less than waking the task; with much

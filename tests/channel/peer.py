@@ -64,11 +64,21 @@ class Recorder(ByteStream):
 class EagerRecorder(Recorder):
     """The same for the way that skips the writer's task where there is room."""
 
+    _begun = b""
+    """What was taken of a write that the task is to finish: the transport's business, not another write."""
+
     def send_nowait(self, data: bytes) -> int:
         taken = self._stream.send_nowait(data)
-        if taken:
-            self.writes.append(bytes(data[:taken]))
+        if taken == len(data):
+            self.writes.append(bytes(data))
+        else:
+            self._begun = bytes(data[:taken])
         return taken
+
+    async def send(self, item: bytes) -> None:
+        begun, self._begun = self._begun, b""
+        self.writes.append(begun + item)
+        await self._stream.send(item)
 
 
 class Peer:
