@@ -89,8 +89,12 @@ class Writer:
             if self.broken:
                 connection.outbox.clear()
             return
-        if waiting and self._send_nowait is not None and (
-            waiting >= _WORTH_A_WRITE or len(connection.outgoing) + len(connection.incoming) <= _FEW_CALLS
+        if (
+            waiting
+            and self._send_nowait is not None
+            and (
+                waiting >= _WORTH_A_WRITE or len(connection.outgoing) + len(connection.incoming) <= _FEW_CALLS
+            )
         ):
             # With little going on, a write of its own costs less than waking the task; with much
             # going on, one write for many frames does.
