@@ -51,22 +51,22 @@ async def serve(folder: str) -> None:
     pb, services = import_module("bench_pb2"), import_module("bench_pb2_grpc")
 
     class Bench(services.BenchServicer):
-        async def Add(self, request: Any, context: Any) -> Any:  # noqa: N802
+        async def Add(self, request: Any, context: Any) -> Any:  # noqa: N802 - its name in bench.proto
             return pb.Number(value=request.a + request.b)
 
-        async def Ints(self, request: Any, context: Any) -> AsyncIterator[Any]:  # noqa: N802
+        async def Ints(self, request: Any, context: Any) -> AsyncIterator[Any]:  # noqa: N802 - its name in bench.proto
             for i in range(request.count):
                 yield pb.Number(value=i & 0xFF)
 
-        async def Dicts(self, request: Any, context: Any) -> AsyncIterator[Any]:  # noqa: N802
+        async def Dicts(self, request: Any, context: Any) -> AsyncIterator[Any]:  # noqa: N802 - its name in bench.proto
             for i in range(request.count):
                 yield pb.Row(id=i, name="a file", done=True)
 
-        async def Strings(self, request: Any, context: Any) -> AsyncIterator[Any]:  # noqa: N802
+        async def Strings(self, request: Any, context: Any) -> AsyncIterator[Any]:  # noqa: N802 - its name in bench.proto
             for _ in range(request.count):
                 yield pb.Text(text=trial.STRING)
 
-        async def Blocks(self, request: Any, context: Any) -> AsyncIterator[Any]:  # noqa: N802
+        async def Blocks(self, request: Any, context: Any) -> AsyncIterator[Any]:  # noqa: N802 - its name in bench.proto
             block = trial.BLOCK_64K * request.times
             for _ in range(request.count):
                 yield pb.Block(data=block)
@@ -117,7 +117,7 @@ class Client:
     async def read(self, stub: Any, workload: str, count: int) -> tuple[int, Any]:
         """How many chunks came, and the last one."""
         received, message = 0, None
-        async for message in self.stream(stub, workload, count):  # noqa: B007
+        async for message in self.stream(stub, workload, count):  # noqa: B007 - the last one is checked below
             received += 1
         return received, message
 

@@ -206,7 +206,7 @@ class Fields(msgspec.Struct, gc=False, forbid_unknown_fields=True):
     method: Any = None
     args: Any = None
     type: Any = None
-    callbackIds: Any = None  # noqa: N815  # the key
+    callbackIds: Any = None  # noqa: N815 - the key on the wire
     path: Any = None
     value: Any = None
     version: Any = None

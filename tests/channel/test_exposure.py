@@ -719,7 +719,7 @@ async def test_what_was_called_once_is_looked_up_anew() -> None:
         remote = client.remote()
         for _ in range(2):
             assert await remote.moved() == "the class's"
-        API.moved = replaced  # type: ignore[method-assign]
+        API.moved = replaced  # type: ignore[method-assign]  # as a program may, at run time
         for _ in range(2):
             assert await remote.moved() == "replaced"
         api.__dict__["moved"] = secret  # an instance's own attribute is nobody's API
@@ -730,7 +730,7 @@ async def test_what_was_called_once_is_looked_up_anew() -> None:
         del API.moved
         for _ in range(2):
             assert await remote.moved() == "the base's"
-        API.moved = replaced  # type: ignore[method-assign]
+        API.moved = replaced  # type: ignore[method-assign]  # as a program may, at run time
         assert await remote.moved() == "replaced"
         api.__class__ = Other
         for _ in range(2):
