@@ -447,8 +447,7 @@ class RPCChannel:
 
     @property
     def congested(self) -> bool:
-        writer = self._writer
-        return writer.broken or self.connection.outbox.size > writer.high_water
+        return self._writer.congested
 
     @property
     def stopping(self) -> bool:

@@ -165,6 +165,7 @@ class Exposed:
                 and method not in _instance_dict(owner)
             ):
                 return handler
+            del self._methods[method]
         if owner is None:
             raise MethodNotFound(NO_API)
         parents, dot, last = method.rpartition(".")

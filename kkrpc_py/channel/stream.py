@@ -134,11 +134,10 @@ class StreamReceiver:
                     await checkpoint()
                     continue
                 self._since_wait += len(self.values)
-                if self.values:
-                    value = self.values.pop()
-                    if not self.values:
-                        self.release()
-                    return value
+                value = self.values.pop()
+                if not self.values:
+                    self.release()
+                return value
             elif self.ended:
                 self.exhausted = True
                 if self._error is not None:

@@ -44,11 +44,11 @@ class Writer:
         self._connection = connection
         self._parking = parking
         self._preamble = preamble
-        self.high_water = connection.limits.send_high_water
+        self._high_water = connection.limits.send_high_water
         self._send_nowait: Callable[[bytes], int] | None = getattr(stream, "send_nowait", None)
         self._unsent = b""
         self._stopping = False
-        self.broken = False
+        self._broken = False
         self._idle: Any = None
         """Where the task waits for something to write; None once it was woken."""
         self._sending = False
@@ -69,7 +69,7 @@ class Writer:
             _log.exception("the writer failed")
             reason = "the writer failed"
         finally:
-            self.broken = bool(reason)
+            self._broken = bool(reason)
             self._sending = True
             self._connection.outbox.clear()
             self.finished.set()
@@ -86,7 +86,7 @@ class Writer:
         connection = self._connection
         waiting = connection.outbox.size
         if self._sending or self._unsent or not (waiting or self._stopping):
-            if self.broken:
+            if self._broken:
                 connection.outbox.clear()
             return
         if (
@@ -144,7 +144,7 @@ class Writer:
 
     @property
     def congested(self) -> bool:
-        return self.broken or self._connection.outbox.size > self.high_water
+        return self._broken or self._connection.outbox.size > self._high_water
 
     def when_clear(self, wake: Callable[[], None]) -> None:
         self._wakes.add(wake)

@@ -72,7 +72,7 @@ async def test_a_cancel_in_the_turn_in_which_room_came() -> None:
         )
         await until(lambda: channel.congested)
         await anyio.wait_all_tasks_blocked()  # "late" waits for room
-        channel._writer.high_water = 1_000_000
+        channel._writer._high_water = 1_000_000
         channel._writer.relieve()
         channel._apply(channel.connection.receive_data(_line(cancel("late"))))
         said = [await peer.next() for _ in range(3)]
