@@ -4,7 +4,10 @@
 
     KkrpcError
     ├── RemoteError             the peer's handler raised; also the builtin of the same name
-    │   └── MethodNotFound      nothing callable is exposed under that name
+    │   ├── MethodNotFound      nothing callable is exposed under that name
+    │   ├── PropertyNotFound    nothing that can be read or set is exposed under that path
+    │   └── CallbackReleased    the callback's owner has released it, or never gave it
+    ├── ValidationFailed        arguments, a result or a chunk of the wrong shape; also ValueError
     ├── CallTimeout             also TimeoutError
     ├── CallCancelled           the call or stream was cancelled by this side or the peer
     ├── ChannelClosed           the connection is gone; also ConnectionError
@@ -22,14 +25,15 @@ from __future__ import annotations
 
 import builtins
 import traceback as _traceback
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Iterable
+from typing import Any, Literal, TypeAlias, cast
 
 import msgspec
 
 __all__ = [
     "CallCancelled",
     "CallTimeout",
+    "CallbackReleased",
     "ChannelClosed",
     "ErrorValue",
     "InternalError",
@@ -37,8 +41,12 @@ __all__ = [
     "LimitExceeded",
     "MethodNotFound",
     "NotSerializable",
+    "Phase",
+    "PropertyNotFound",
     "ProtocolError",
     "RemoteError",
+    "ValidationFailed",
+    "ValidationIssue",
     "error_from_wire",
     "error_to_wire",
 ]
@@ -103,14 +111,65 @@ class RemoteError(KkrpcError):
         return (_remote_error, (self.name, self.message, self.remote_traceback, self.cause, self.fields))
 
 
-class MethodNotFound(RemoteError):
-    """Nothing callable is exposed under the name that was called."""
+class _Refusal(RemoteError):
+    """What the peer's library answers, and no handler of its: there is nothing but the text."""
 
     def __init__(self, message: str) -> None:
-        super().__init__("MethodNotFound", message)
+        super().__init__(type(self).__name__, message)
 
     def __reduce__(self) -> tuple[Callable[..., RemoteError], tuple[Any, ...]]:
-        return (MethodNotFound, (self.message,))
+        return (type(self), (self.message,))
+
+
+class MethodNotFound(_Refusal):
+    """Nothing callable, or nothing to construct, is exposed under the name that was called."""
+
+
+class PropertyNotFound(_Refusal):
+    """Nothing is exposed under the path that was read or set, or it may not be."""
+
+
+class CallbackReleased(_Refusal):
+    """The callback that was called has been released by its owner, or was never given."""
+
+
+Phase: TypeAlias = Literal["input", "output"]
+"""What was checked: the arguments of a call, or its result or one of its chunks."""
+
+
+class ValidationIssue(msgspec.Struct, frozen=True):
+    """One thing that is wrong with a value."""
+
+    path: tuple[str | int, ...]
+    """Leads to it from the outermost value; for arguments its first part is the position or the name."""
+    message: str
+
+
+class ValidationFailed(KkrpcError, ValueError):
+    """The arguments of `method`, its result or one of its chunks are not of the shape that it declares.
+
+    Raised on both sides; on the wire it is kkrpc's own validation error (ERR-7).
+    """
+
+    def __init__(
+        self, method: str, phase: Phase, issues: Iterable[ValidationIssue], message: str | None = None
+    ) -> None:
+        self.method = method
+        self.phase: Phase = phase
+        self.issues = list(issues)
+        if message is None:
+            found = "; ".join(_issue_text(issue) for issue in self.issues) or "no reason was given"
+            message = f"the {phase} of {method!r} is invalid: {found}"
+        super().__init__(message)
+        self.message = message
+
+    def __reduce__(self) -> tuple[Callable[..., ValidationFailed], tuple[Any, ...]]:
+        return (type(self), (self.method, self.phase, self.issues, self.message))
+
+
+def _issue_text(issue: ValidationIssue) -> str:
+    parts = "".join(f"[{part!r}]" for part in issue.path)
+    return f"{parts}: {issue.message}" if parts else issue.message
 
 
 class CallTimeout(KkrpcError, TimeoutError):
@@ -209,8 +268,12 @@ def error_from_wire(error: ErrorValue) -> KkrpcError:
     """The exception that a caller raises for an error that arrived (ERR-3)."""
     name, message = error.name, error.message
     if error.bare:
-        return MethodNotFound(message) if _names_missing_method(message) else RemoteError("Error", message)
+        return _refusal(message)
     match name:
+        case "RPCValidationError":
+            return _validation_from_wire(error)
+        case "CallbackReleased":
+            return CallbackReleased(message)
         case "LimitExceeded":
             return LimitExceeded(message)
         case "CallCancelled":
@@ -221,10 +284,49 @@ def error_from_wire(error: ErrorValue) -> KkrpcError:
     return _remote_error(name, message, error.stack, cause, dict(error.fields))
 
 
-def _names_missing_method(message: str) -> bool:
-    if not message.startswith("Method "):
-        return message == NO_API
-    return message.endswith(" is not a function") or " not found at " in message
+def _refusal(message: str) -> RemoteError:
+    """The error whose whole text is `message`: one of those that CALL-6 fixes, or anything else."""
+    if message == NO_API or message.endswith(" is not a constructor function"):
+        return MethodNotFound(message)
+    if message.startswith("Method ") and (
+        message.endswith(" is not a function") or " not found at " in message
+    ):
+        return MethodNotFound(message)
+    if message.startswith("Property path ") and " not found at " in message:
+        return PropertyNotFound(message)
+    return RemoteError("Error", message)
+
+
+_VALIDATION = "RPCValidationError"
+"""What kkrpc calls its own; its fields are `phase`, `method` and `issues`."""
+
+
+def _validation_from_wire(error: ErrorValue) -> ValidationFailed:
+    """The same issues again, as far as they can be understood: a peer may use any validator."""
+    method, issues = error.fields.get("method"), error.fields.get("issues")
+    return ValidationFailed(
+        method if isinstance(method, str) else "",
+        "output" if error.fields.get("phase") == "output" else "input",
+        [_issue_from_wire(issue) for issue in issues] if isinstance(issues, list) else [],
+        error.message or None,
+    )
+
+
+def _issue_from_wire(issue: Any) -> ValidationIssue:
+    if not isinstance(issue, dict):
+        return ValidationIssue((), issue if isinstance(issue, str) else "")
+    path, message = issue.get("path"), issue.get("message")
+    parts = path if isinstance(path, list) else ()
+    return ValidationIssue(tuple(map(_path_part, parts)), message if isinstance(message, str) else "")
+
+
+def _path_part(part: Any) -> str | int:
+    # A validator may give an object with a `key` for a part of the path.
+    key = part.get("key") if isinstance(part, dict) else part
+    if type(key) in (str, int):
+        return cast("str | int", key)
+    # Whole numbers of JavaScript's may come as floats. What is neither index nor name is no more than named.
+    return int(key) if isinstance(key, float) and key.is_integer() else f"<{type(key).__name__}>"
 
 
 def error_to_wire(exc: BaseException, *, with_traceback: bool = False) -> ErrorValue:
@@ -240,8 +342,8 @@ def error_to_wire(exc: BaseException, *, with_traceback: bool = False) -> ErrorV
 
 
 def _described(exc: BaseException, with_traceback: bool) -> ErrorValue:
-    if isinstance(exc, MethodNotFound):
-        return ErrorValue("MethodNotFound", exc.message, bare=True)
+    if isinstance(exc, MethodNotFound | PropertyNotFound):
+        return ErrorValue(exc.name, exc.message, bare=True)
     if isinstance(exc, InternalError):
         return ErrorValue("InternalError", str(exc))
     stack = "".join(_traceback.format_exception(exc)) if with_traceback else None
@@ -253,6 +355,10 @@ def _described(exc: BaseException, with_traceback: bool) -> ErrorValue:
             cause = exc.cause
         return ErrorValue(exc.name, exc.message, stack, cause, exc.fields)
     name = type(exc).__name__
+    if isinstance(exc, ValidationFailed):
+        issues = [{"message": issue.message, "path": list(issue.path)} for issue in exc.issues]
+        fields = {"phase": exc.phase, "method": exc.method, "issues": issues}
+        return ErrorValue(_VALIDATION, exc.message, stack, cause, fields)
     if isinstance(exc, KkrpcError):
         return ErrorValue(name, str(exc), stack, cause)
     fields = {key: value for key, value in vars(exc).items() if not key.startswith("_")}
