@@ -19,6 +19,7 @@ from kkrpc_py.errors import ErrorValue, LimitExceeded, NotSerializable
 from kkrpc_py.limits import Limits
 from kkrpc_py.wire.messages import (
     Callback,
+    CallbackRelease,
     Chunks,
     Construct,
     Failure,
@@ -36,10 +37,12 @@ from kkrpc_py.wire.messages import (
     StreamOpened,
 )
 
-__all__ = ["CALLBACK_PREFIX", "Fields", "Fit", "Parser", "build", "is_stream_marker"]
+__all__ = ["CALLBACK_PREFIX", "STREAM_PREFIX", "Fields", "Fit", "Parser", "build", "is_stream_marker"]
 
 CALLBACK_PREFIX = "__callback__"
-"""What a string argument that stands for a function begins with; its callback id follows."""
+"""What a string that stands for a function begins with; its callback id follows."""
+STREAM_PREFIX = "__stream__"
+"""What a string that stands for a stream begins with: the whole of it is the stream's id (ARG-1)."""
 
 _VERSION = "json"
 _STREAM_KEY = "__stream"
@@ -87,15 +90,48 @@ def _build_call(message: Request | Construct, fit: Fit, drop: bool) -> dict[str,
         "type": "request" if type(message) is Request else "construct",
         "version": _VERSION,
     }
-    if message.callback_ids:
-        mapping["callbackIds"] = message.callback_ids
-        mapping["version"] = mapping.pop("version")
-    return mapping
+    if message.kwargs is None is message.meta and not message.callback_ids and not message.stream_ids:
+        return mapping
+    _name_passed(mapping, message)
+    if message.kwargs is not None:
+        mapping["kwargs"] = fit(message.kwargs, "kwargs")
+    if message.meta is not None:
+        mapping["meta"] = fit(message.meta, "meta")
+    return _version_last(mapping)
 
 
 def _build_callback(message: Callback, fit: Fit, drop: bool) -> dict[str, Any]:
     mapping = _mapping(message.id, fit(message.args, "args"), "callback")
     mapping["method"] = message.callback_id
+    _name_passed(mapping, message)
+    if message.kwargs is not None:
+        mapping["kwargs"] = fit(message.kwargs, "kwargs")
+    return _version_last(mapping)
+
+
+def _build_release(message: CallbackRelease, fit: Fit, drop: bool) -> dict[str, Any]:
+    return _mapping(None, message.counts, "callback-release")
+
+
+def _name_passed(
+    mapping: dict[str, Any], message: Request | Construct | Callback | Set | Result | Chunks | StreamEnd
+) -> None:
+    if message.callback_ids:
+        mapping["callbackIds"] = message.callback_ids
+    if message.stream_ids:
+        mapping["streamIds"] = message.stream_ids
+
+
+def _version_last(mapping: dict[str, Any]) -> dict[str, Any]:
+    mapping["version"] = mapping.pop("version")
+    return mapping
+
+
+def _passing(mapping: dict[str, Any], message: Result | Chunks | StreamEnd) -> dict[str, Any]:
+    """The mapping with the names of what passes in the message's value, seldom any."""
+    if message.callback_ids or message.stream_ids:
+        _name_passed(mapping, message)
+        _version_last(mapping)
     return mapping
 
 
@@ -107,8 +143,9 @@ def _build_get(message: Get, fit: Fit, drop: bool) -> dict[str, Any]:
 
 def _build_set(message: Set, fit: Fit, drop: bool) -> dict[str, Any]:
     mapping = _mapping(message.id, {}, "set")
-    del mapping["version"]
-    return mapping | {"path": message.path, "value": fit(message.value, "value"), "version": _VERSION}
+    _name_passed(mapping, message)
+    mapping |= {"path": message.path, "value": fit(message.value, "value")}
+    return _version_last(mapping)
 
 
 def _build_result(message: Result, fit: Fit, drop: bool) -> dict[str, Any]:
@@ -119,7 +156,7 @@ def _build_result(message: Result, fit: Fit, drop: bool) -> dict[str, Any]:
         raise NotSerializable(
             "dict", "result", "its reader would take a mapping with __stream: True for a stream"
         )
-    return _mapping(message.id, {"result": fit(value, "result")}, "response")
+    return _passing(_mapping(message.id, {"result": fit(value, "result")}, "response"), message)
 
 
 def _build_failure(message: Failure, fit: Fit, drop: bool) -> dict[str, Any]:
@@ -133,7 +170,7 @@ def _build_stream_opened(message: StreamOpened, fit: Fit, drop: bool) -> dict[st
 def _build_chunks(message: Chunks, fit: Fit, drop: bool) -> dict[str, Any]:
     values = message.values
     args = {"value": fit(values[0], "value")} if len(values) == 1 else {"values": fit(values, "values")}
-    return _mapping(message.id, args, "stream-chunk")
+    return _passing(_mapping(message.id, args, "stream-chunk"), message)
 
 
 def _build_stream_end(message: StreamEnd, fit: Fit, drop: bool) -> dict[str, Any]:
@@ -142,7 +179,7 @@ def _build_stream_end(message: StreamEnd, fit: Fit, drop: bool) -> dict[str, Any
         args["result"] = fit(message.result, "result")
     if message.cancelled:
         args["cancelled"] = True
-    return _mapping(message.id, args, "stream-end")
+    return _passing(_mapping(message.id, args, "stream-end"), message)
 
 
 def _build_stream_failure(message: StreamFailure, fit: Fit, drop: bool) -> dict[str, Any]:
@@ -179,6 +216,7 @@ _BUILDERS: dict[type, Callable[[Any, Fit, bool], dict[str, Any]]] = {
     Request: _build_call,
     Construct: _build_call,
     Callback: _build_callback,
+    CallbackRelease: _build_release,
     Get: _build_get,
     Set: _build_set,
     Result: _build_result,
@@ -207,6 +245,9 @@ class Fields(msgspec.Struct, gc=False, forbid_unknown_fields=True):
     args: Any = None
     type: Any = None
     callbackIds: Any = None  # noqa: N815 - the key on the wire
+    streamIds: Any = None  # noqa: N815 - the key on the wire
+    kwargs: Any = None
+    meta: Any = None
     path: Any = None
     value: Any = None
     version: Any = None
@@ -220,6 +261,9 @@ def _fields(mapping: dict[Any, Any]) -> Fields:
         get("args"),
         get("type"),
         get("callbackIds"),
+        get("streamIds"),
+        get("kwargs"),
+        get("meta"),
         get("path"),
         get("value"),
     )
@@ -251,6 +295,7 @@ class Parser:
             "request": self._parse_call,
             "construct": self._parse_call,
             "callback": self._parse_callback,
+            "callback-release": self._parse_release,
             "get": self._parse_get,
             "set": self._parse_set,
             "response": self._parse_response,
@@ -311,16 +356,33 @@ class Parser:
         if type(args) is not list:
             args = []
         cls = Request if kind == "request" else Construct
-        callback_ids = fields.callbackIds
-        if type(callback_ids) is not list or not set(map(type, callback_ids)) <= {str}:
+        if fields.callbackIds is fields.streamIds is fields.kwargs is fields.meta is None:
             return cls(id, method, args)
-        return cls(id, method, args, tuple(callback_ids))
+        kwargs, meta = fields.kwargs, fields.meta
+        if not _is_keywords(kwargs):
+            return Malformed(id, kind, f"Invalid {kind}: kwargs must be a mapping whose keys are strings")
+        if type(meta) is not dict:
+            meta = None
+        return cls(id, method, args, *_passed(fields), kwargs, meta)
 
     def _parse_callback(self, fields: Fields, kind: str, id: Id | None) -> Message:
         callback_id, args = fields.method, fields.args
         if type(callback_id) is not str:
             return Malformed(id, kind, "Invalid callback: method must be a string")
-        return Callback(id, callback_id, args if type(args) is list else [])
+        if not _is_keywords(fields.kwargs):
+            return Malformed(id, kind, "Invalid callback: kwargs must be a mapping whose keys are strings")
+        return Callback(id, callback_id, args if type(args) is list else [], *_passed(fields), fields.kwargs)
+
+    def _parse_release(self, fields: Fields, kind: str, id: Id | None) -> Message:
+        counts = fields.args
+        if (
+            type(counts) is not dict
+            or not {str}.issuperset(map(type, counts))
+            or not {int}.issuperset(map(type, counts.values()))
+            or not all(count > 0 for count in counts.values())
+        ):
+            return Malformed(id, kind, "Invalid callback-release: args must map ids to numbers above zero")
+        return CallbackRelease(counts)
 
     def _path(self, fields: Fields, kind: str, id: Id | None) -> tuple[str, ...] | Malformed:
         path = fields.path
@@ -336,7 +398,7 @@ class Parser:
 
     def _parse_set(self, fields: Fields, kind: str, id: Id | None) -> Message:
         path = self._path(fields, kind, id)
-        return path if isinstance(path, Malformed) else Set(id, path, fields.value)
+        return path if isinstance(path, Malformed) else Set(id, path, fields.value, *_passed(fields))
 
     def _parse_response(self, fields: Fields, kind: str, id: Id | None) -> Message:
         args = fields.args
@@ -347,24 +409,29 @@ class Parser:
         value = args.get("result", UNSET)
         if is_stream_marker(value):
             return Malformed(None, kind, _REASON_NO_ID) if id is None else StreamOpened(id)
-        return Result(id, value)
+        if fields.callbackIds is fields.streamIds is None:
+            return Result(id, value)
+        return Result(id, value, *_passed(fields))
 
     def _parse_chunk(self, fields: Fields, kind: str, id: Id) -> Message:
         args = fields.args
         if type(args) is not dict:
             return Chunks(id, [None])
         if "values" not in args or "value" in args:
-            return Chunks(id, [args.get("value")])
-        values = args["values"]
-        if type(values) is not list or not values:
-            return Malformed(id, kind, "Invalid stream-chunk: values must be a list of one or more")
-        return Chunks(id, values)
+            values = [args.get("value")]
+        else:
+            values = args["values"]
+            if type(values) is not list or not values:
+                return Malformed(id, kind, "Invalid stream-chunk: values must be a list of one or more")
+        if fields.callbackIds is fields.streamIds is None:
+            return Chunks(id, values)
+        return Chunks(id, values, *_passed(fields))
 
     def _parse_end(self, fields: Fields, kind: str, id: Id) -> Message:
         args = fields.args
         if type(args) is not dict or not args:
             return StreamEnd(id)
-        return StreamEnd(id, args.get("result", UNSET), args.get("cancelled") is True)
+        return StreamEnd(id, args.get("result", UNSET), args.get("cancelled") is True, *_passed(fields))
 
     def _parse_stream_error(self, fields: Fields, kind: str, id: Id) -> Message:
         args = fields.args
@@ -384,6 +451,19 @@ class Parser:
         if type(chunks) is not int or type(size) is not int or chunks < 0 or size < 0:
             return Malformed(id, kind, "Invalid stream-ack: n and b must be integers, zero or more")
         return StreamAck(id, chunks, size)
+
+
+def _passed(fields: Fields) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """The ids of callbacks and streams; what is no list of strings names none (CLA-2)."""
+    return _texts(fields.callbackIds), _texts(fields.streamIds)
+
+
+def _texts(found: Any) -> tuple[str, ...]:
+    return tuple(found) if type(found) is list and {str}.issuperset(map(type, found)) else ()
+
+
+def _is_keywords(kwargs: Any) -> bool:
+    return kwargs is None or (type(kwargs) is dict and {str}.issuperset(map(type, kwargs)))
 
 
 def _is_falsy(error: Any) -> bool:

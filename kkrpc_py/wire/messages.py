@@ -18,12 +18,21 @@ Id: TypeAlias = str | int
 
 
 class Request(msgspec.Struct, frozen=True):
-    """Call `method`, a dotted path, with positional `args` (CALL-1). Without id: answered without one."""
+    """Call `method`, a dotted path, with positional `args` (CALL-1). Without id: answered without one.
+
+    Here and in what follows, `callback_ids` and `stream_ids` name the functions (CBK-1) and streams
+    (ARG-1) that strings within the message's values stand for.
+    """
 
     id: Id | None
     method: str
     args: list[Any]
     callback_ids: tuple[str, ...] = ()
+    stream_ids: tuple[str, ...] = ()
+    kwargs: dict[str, Any] | None = None
+    """Keyword arguments (KWA-1)."""
+    meta: dict[str, Any] | None = None
+    """What the caller says of the call beside its arguments (META-1)."""
 
 
 class Construct(msgspec.Struct, frozen=True):
@@ -33,6 +42,9 @@ class Construct(msgspec.Struct, frozen=True):
     method: str
     args: list[Any]
     callback_ids: tuple[str, ...] = ()
+    stream_ids: tuple[str, ...] = ()
+    kwargs: dict[str, Any] | None = None
+    meta: dict[str, Any] | None = None
 
 
 class Get(msgspec.Struct, frozen=True):
@@ -48,14 +60,25 @@ class Set(msgspec.Struct, frozen=True):
     id: Id | None
     path: tuple[str, ...]
     value: Any = None
+    callback_ids: tuple[str, ...] = ()
+    stream_ids: tuple[str, ...] = ()
 
 
 class Callback(msgspec.Struct, frozen=True):
-    """Call the function that was passed as an argument under `callback_id` (CALL-11)."""
+    """Call the function that was passed under `callback_id` (CBK-3)."""
 
     id: Id | None
     callback_id: str
     args: list[Any]
+    callback_ids: tuple[str, ...] = ()
+    stream_ids: tuple[str, ...] = ()
+    kwargs: dict[str, Any] | None = None
+
+
+class CallbackRelease(msgspec.Struct, frozen=True):
+    """This side holds functions of the peer no more: by their ids, how often it had got them (CBK-6)."""
+
+    counts: dict[str, int]
 
 
 class Result(msgspec.Struct, frozen=True):
@@ -63,6 +86,8 @@ class Result(msgspec.Struct, frozen=True):
 
     id: Id | None
     value: Any = UNSET
+    callback_ids: tuple[str, ...] = ()
+    stream_ids: tuple[str, ...] = ()
 
 
 class Failure(msgspec.Struct, frozen=True):
@@ -83,6 +108,8 @@ class Chunks(msgspec.Struct, frozen=True):
 
     id: Id
     values: list[Any]
+    callback_ids: tuple[str, ...] = ()
+    stream_ids: tuple[str, ...] = ()
 
 
 class StreamEnd(msgspec.Struct, frozen=True):
@@ -91,6 +118,8 @@ class StreamEnd(msgspec.Struct, frozen=True):
     id: Id
     result: Any | UnsetType = UNSET
     cancelled: bool = False
+    callback_ids: tuple[str, ...] = ()
+    stream_ids: tuple[str, ...] = ()
 
 
 class StreamFailure(msgspec.Struct, frozen=True):
@@ -128,6 +157,7 @@ Message: TypeAlias = (
     | Get
     | Set
     | Callback
+    | CallbackRelease
     | Result
     | Failure
     | StreamOpened
