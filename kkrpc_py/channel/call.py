@@ -6,26 +6,103 @@ channel; a stream's values are `channel.stream`'s.
 
 from __future__ import annotations
 
+import functools
+import logging
 import warnings
-from collections.abc import Awaitable, Callable, Coroutine, Generator
+from collections.abc import Awaitable, Callable, Coroutine, Generator, Mapping
 from typing import Any, Generic, Protocol, TypeAlias, TypeVar
 
 import anyio
 import msgspec
+from msgspec import UNSET, UnsetType
 
-from kkrpc_py.channel.stream import StreamCall, StreamHost, StreamIterator, StreamReceiver
+from kkrpc_py.channel.stream import (
+    ConvertingIterator,
+    StreamCall,
+    StreamHost,
+    StreamIterator,
+    StreamReceiver,
+)
 from kkrpc_py.core.calls import OutgoingCall
-from kkrpc_py.errors import CallTimeout, ErrorValue, KkrpcError, NotSerializable, error_from_wire
+from kkrpc_py.errors import (
+    CallTimeout,
+    ChannelClosed,
+    ErrorValue,
+    KkrpcError,
+    LimitExceeded,
+    NotSerializable,
+)
+from kkrpc_py.wire.messages import Callback, Construct, Get, Request, Set
 
-__all__ = ["Call", "CallHost", "PendingCall"]
+__all__ = [
+    "Call",
+    "CallHook",
+    "CallHost",
+    "CallOptions",
+    "MetadataProvider",
+    "OutgoingInfo",
+    "PendingCall",
+    "Question",
+    "send_notice",
+]
+
+_log = logging.getLogger("kkrpc_py")
 
 T = TypeVar("T")
+
+
+class OutgoingInfo(msgspec.Struct):
+    """One call of this side, as the caller's hook sees it before it is sent."""
+
+    method: str
+    """The dotted path, or the path of a property."""
+    kind: str
+    """"call", "get", "set", "construct" or "callback"."""
+    metadata: dict[str, Any]
+    """What is sent along; the hook may add to it. A stock peer gets none of it."""
+
+
+MetadataProvider: TypeAlias = Callable[[], Mapping[str, Any]]
+"""Gives the metadata of a call, in the caller's own context, when it is sent."""
+CallHook: TypeAlias = Callable[[OutgoingInfo], "Callable[[BaseException | None], None] | None"]
+"""Is told of each call before it is sent. What it returns is called once when the call, or the stream that it
+returned, is over: with None, or with what it raised."""
+
+
+class CallOptions(msgspec.Struct, frozen=True):
+    """What one call does otherwise than its channel."""
+
+    timeout: float | None | UnsetType = UNSET
+    """Seconds, or None for no end; UNSET: the channel's."""
+    metadata: Mapping[str, Any] | None = None
+    """Goes on top of the provider's."""
+    result: Callable[[Any], Any] | None = None
+    """Converts the result; it may raise ValidationFailed."""
+    chunk: Callable[[Any], Any] | None = None
+    """The same for each value of the stream."""
+
+
+_NO_OPTIONS = CallOptions()
+
+
+class Question(msgspec.Struct, frozen=True):
+    """What is asked of the peer, where it is more than a plain call."""
+
+    message: Request | Construct | Get | Set | Callback
+    name: str
+    kind: str = "callback"
 
 
 class CallHost(StreamHost, Protocol):
     """What a call needs of its channel."""
 
     timeout: float | None
+    metadata: MetadataProvider | None
+    on_call: CallHook | None
+
+    def error_from_wire(self, error: ErrorValue) -> KkrpcError:
+        """The exception for an error that arrived."""
+        ...
 
     @property
     def congested(self) -> bool:
@@ -72,26 +149,101 @@ OnStream: TypeAlias = Callable[[StreamReceiver], Any]
 """What becomes of an answer that is a stream."""
 
 
-def invoke(host: CallHost, method: str, args: list[Any], on_stream: OnStream) -> Coroutine[Any, Any, Any]:
+def invoke(
+    host: CallHost,
+    method: str,
+    args: list[Any],
+    on_stream: OnStream,
+    options: CallOptions | None = None,
+    question: Question | None = None,
+) -> Coroutine[Any, Any, Any]:
     """Send one call and wait for its answer: a value, or for a stream what `on_stream` makes of it.
 
     Raises what the handler raised, ChannelClosed, CallTimeout, NotSerializable, LimitExceeded. A
     caller that stops waiting cancels the call.
     """
-    if host.timeout is None:
-        return _exchange(host, method, args, on_stream)
-    return _exchange_within(host.timeout, host, method, args, on_stream)
+    if options is None and host.metadata is None and host.on_call is None:
+        if host.timeout is None:
+            return _exchange(host, method, args, on_stream, question)
+        return _exchange_within(host.timeout, host, method, args, on_stream, question)
+    return _exchange_with(host, method, args, on_stream, options or _NO_OPTIONS, question)
+
+
+async def _exchange_with(
+    host: CallHost,
+    method: str,
+    args: list[Any],
+    on_stream: OnStream,
+    options: CallOptions,
+    question: Question | None,
+) -> Any:
+    """The way of a call that has options, metadata, or somebody who watches it."""
+    if question is None:
+        question = Question(Request(None, method, args), method, "call")
+    info = OutgoingInfo(method, question.kind, dict(host.metadata()) if host.metadata is not None else {})
+    if options.metadata is not None:
+        info.metadata.update(options.metadata)
+    over = host.on_call(info) if host.on_call is not None else None
+    answer: Any = None
+    failure: BaseException | None = None
+
+    def opened(receiver: StreamReceiver) -> Any:
+        nonlocal over
+        if over is not None:  # the call goes on for as long as its stream does
+            receiver.when_over(functools.partial(_tell, over))
+            over = None
+        receiver.convert = options.chunk
+        receiver.convert_result = options.result
+        return on_stream(receiver)
+
+    try:
+        if info.metadata and isinstance(question.message, Request | Construct):
+            if host.connection.pending:
+                await host.settled()
+            if host.connection.takes_metadata:
+                message = msgspec.structs.replace(question.message, meta=info.metadata)
+                question = Question(message, question.name, question.kind)
+        timeout = host.timeout if options.timeout is UNSET else options.timeout
+        if timeout is None:
+            answer = await _exchange(host, method, args, opened, question)
+        else:
+            answer = await _exchange_within(timeout, host, method, args, opened, question)
+        if options.result is not None and not isinstance(answer, StreamCall | StreamReceiver):
+            answer = options.result(answer)
+    except BaseException as exc:
+        failure = exc
+        raise
+    finally:
+        if over is not None:
+            _tell(over, failure)
+        del failure
+    return answer
+
+
+def _tell(over: Callable[[BaseException | None], None], failure: BaseException | None) -> None:
+    """What watches a call must not change what becomes of it."""
+    try:
+        over(failure)
+    except Exception:
+        _log.exception("the hook of a call failed")
 
 
 async def _exchange_within(
-    timeout: float, host: CallHost, method: str, args: list[Any], on_stream: OnStream
+    timeout: float,
+    host: CallHost,
+    method: str,
+    args: list[Any],
+    on_stream: OnStream,
+    question: Question | None,
 ) -> Any:
     with anyio.move_on_after(timeout):
-        return await _exchange(host, method, args, on_stream)
+        return await _exchange(host, method, args, on_stream, question)
     raise CallTimeout(method, timeout)
 
 
-async def _exchange(host: CallHost, method: str, args: list[Any], on_stream: OnStream) -> Any:
+async def _exchange(
+    host: CallHost, method: str, args: list[Any], on_stream: OnStream, question: Question | None
+) -> Any:
     host.check_open()
     while host.congested:
         await host.room_changed()
@@ -100,13 +252,23 @@ async def _exchange(host: CallHost, method: str, args: list[Any], on_stream: OnS
     pending = PendingCall(parking.wake, parking.new())
     connection = host.connection
     try:
-        call = connection.call(method, args, pending)
+        if question is None:
+            call = connection.call(method, args, pending)
+        elif type(question.message) is Callback and not connection.calls_back:
+            connection.notify(question.message.callback_id, args, question.message.kwargs)
+            host.kick()
+            return None
+        else:
+            call = connection.ask(question.message, pending)
     except NotSerializable as exc:
         if not (exc.needs_cbor and connection.pending):
             raise
         await host.settled()
         host.check_open()
-        call = connection.call(method, args, pending)
+        if question is None:
+            call = connection.call(method, args, pending)
+        else:
+            call = connection.ask(question.message, pending)
     host.kick()
     try:
         await pending.place
@@ -115,8 +277,20 @@ async def _exchange(host: CallHost, method: str, args: list[Any], on_stream: OnS
         raise
     error = pending.error
     if error is not None:
-        raise error if isinstance(error, KkrpcError) else error_from_wire(error)
+        raise error if isinstance(error, KkrpcError) else host.error_from_wire(error)
     return pending.value if pending.receiver is None else on_stream(pending.receiver)
+
+
+def send_notice(host: CallHost, callback_id: str, args: list[Any], kwargs: dict[str, Any] | None) -> None:
+    """Call a function of the peer, and leave it at that."""
+    try:
+        host.check_open()
+        host.connection.notify(callback_id, args, kwargs)
+        host.kick()
+    except ChannelClosed:
+        return
+    except (NotSerializable, LimitExceeded) as exc:
+        _log.error("a callback was not called: %s", exc)
 
 
 def _abandon(host: CallHost, call: OutgoingCall, pending: PendingCall) -> None:
@@ -134,12 +308,31 @@ class Call(Coroutine[Any, Any, Any], Generic[T]):
     `async for`, it gives the stream's values; awaited after that, the generator's return value.
     """
 
-    __slots__ = ("__weakref__", "_args", "_coroutine", "_host", "_iterated", "_method", "_receiver")
+    __slots__ = (
+        "__weakref__",
+        "_args",
+        "_coroutine",
+        "_host",
+        "_iterated",
+        "_method",
+        "_options",
+        "_question",
+        "_receiver",
+    )
 
-    def __init__(self, host: CallHost, method: str, args: list[Any]) -> None:
+    def __init__(
+        self,
+        host: CallHost,
+        method: str,
+        args: list[Any],
+        options: CallOptions | None = None,
+        question: Question | None = None,
+    ) -> None:
         self._host = host
         self._method = method
         self._args = args
+        self._options = options
+        self._question = question
         self._coroutine: Coroutine[Any, Any, Any] | None = None
         self._iterated = False
         self._receiver: Callable[[], StreamReceiver | None] = _no_receiver
@@ -155,7 +348,9 @@ class Call(Coroutine[Any, Any, Any], Generic[T]):
         if self._coroutine is not None:
             raise RuntimeError("a call can be awaited once")
         self._coroutine = (
-            self._result() if self._iterated else invoke(self._host, self._method, self._args, StreamCall)
+            self._result()
+            if self._iterated
+            else invoke(self._host, self._method, self._args, StreamCall, self._options, self._question)
         )
         return self._coroutine
 
@@ -169,14 +364,18 @@ class Call(Coroutine[Any, Any, Any], Generic[T]):
         self._iterated = True
         opened: list[StreamReceiver] = []
         self._receiver = lambda: opened[0] if opened else None
-        host, method, args = self._host, self._method, self._args
+        host, method, args, options, question = (
+            self._host, self._method, self._args, self._options, self._question
+        )  # fmt: skip
 
         async def begin() -> StreamReceiver:
-            answer = await invoke(host, method, args, opened.append)
+            answer = await invoke(host, method, args, opened.append, options, question)
             if not opened:
                 raise TypeError(f"{method!r} returned {type(answer).__name__}, not a stream")
             return opened[0]
 
+        if options is not None and options.chunk is not None:
+            return ConvertingIterator(begin, options.chunk)
         return StreamIterator(begin)
 
     # The coroutine protocol: `create_task(call)` and the event loops step it as one.

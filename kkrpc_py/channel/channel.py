@@ -11,27 +11,32 @@ import functools
 import logging
 from collections.abc import Awaitable, Callable, Sequence
 from contextvars import ContextVar
-from types import TracebackType
+from types import GeneratorType, SimpleNamespace, TracebackType
 from typing import Any, TypedDict
 
 import anyio
 from anyio.abc import ByteReceiveStream, TaskGroup
 
-from kkrpc_py.channel.call import PendingCall
+from kkrpc_py.channel.call import CallHook, MetadataProvider, PendingCall
+from kkrpc_py.channel.callbacks import HeldCallbacks, LocalCallback, RemoteCallback
 from kkrpc_py.channel.dispatch import INLINE_TURN, Dispatcher
 from kkrpc_py.channel.expose import Exposed
 from kkrpc_py.channel.interceptors import Interceptor
+from kkrpc_py.channel.local import invoke_local
 from kkrpc_py.channel.parking import Parking, current_parking
-from kkrpc_py.channel.proxy import Remote
-from kkrpc_py.channel.stream import StreamReceiver
-from kkrpc_py.channel.threads import Post, Threads, current_post
+from kkrpc_py.channel.proxy import Remote, construct, set_
+from kkrpc_py.channel.stream import StreamCall, StreamReceiver
+from kkrpc_py.channel.threads import Post, ThreadedGenerator, Threads, current_post
 from kkrpc_py.channel.workers import WorkerPool
 from kkrpc_py.channel.writer import Writer
 from kkrpc_py.core import events as ev
-from kkrpc_py.core.calls import OutgoingCall
-from kkrpc_py.core.connection import Codec, Connection
-from kkrpc_py.errors import ChannelClosed, ErrorValue, KkrpcError
+from kkrpc_py.core.callbacks import PassedFunctions
+from kkrpc_py.core.calls import IncomingCall, OutgoingCall
+from kkrpc_py.core.connection import Connection
+from kkrpc_py.errors import ChannelClosed, ErrorValue, KkrpcError, error_from_wire
 from kkrpc_py.limits import Limits
+from kkrpc_py.wire.codec import Codec
+from kkrpc_py.wire.lowering import DecodeHook, EncodeHook
 
 __all__ = ["ConnectOptions", "RPCChannel", "ServeOptions", "current_channel"]
 
@@ -56,6 +61,10 @@ class ServeOptions(TypedDict, total=False):
     limits: Limits | None
     tracebacks: bool
     passthrough: Callable[[bytes], None] | None
+    encode: EncodeHook | None
+    decode: DecodeHook | None
+    metadata: MetadataProvider | None
+    on_call: CallHook | None
 
 
 class ConnectOptions(ServeOptions, total=False):
@@ -85,6 +94,10 @@ class RPCChannel:
         limits: Limits | None = None,
         tracebacks: bool = False,
         passthrough: Callable[[bytes], None] | None = None,
+        encode: EncodeHook | None = None,
+        decode: DecodeHook | None = None,
+        metadata: MetadataProvider | None = None,
+        on_call: CallHook | None = None,
     ) -> None:
         """Nothing is sent or read before the `async with` block begins.
 
@@ -96,10 +109,23 @@ class RPCChannel:
         :param tracebacks: send the tracebacks of handlers' errors to the peer.
         :param passthrough: gets each line that is no message, without its line feed; by default
             it is logged.
+        :param encode: gets each value that nothing else knows how to send, and returns what is sent in its
+            place, or NotImplemented.
+        :param decode: gets each mapping that arrives within a value, the inner ones first, and returns what
+            takes its place.
+        :param metadata: gives what each call tells the peer beside its arguments.
+        :param on_call: is told of each call before it is sent, and when it is over.
         """
         self.limits = limits if limits is not None else Limits()
         self.timeout = timeout
-        self.connection = Connection(codec=codec, hello=hello, limits=self.limits)
+        self.metadata = metadata
+        self.on_call = on_call
+        self.state = SimpleNamespace()
+        """For whatever belongs to this connection: handlers reach it by `current_channel().state`."""
+        self.connection = Connection(
+            codec=codec, hello=hello, limits=self.limits, holder=self, encode=encode, decode=decode
+        )
+        self.callbacks = HeldCallbacks(self, self.limits.callbacks)
         self.post: Post
         self.parking: Parking
         self._stream = byte_stream
@@ -139,6 +165,29 @@ class RPCChannel:
         """The other side's API: `await channel.remote().math.add(1, 2)`."""
         return Remote(self, "")
 
+    async def set(self, target: Any, value: Any) -> None:
+        """Write a property of the other side: `await channel.set(api.settings.theme, "dark")`.
+
+        Raises what the peer says where it does not allow that.
+        """
+        await set_(target, value)
+
+    async def construct(self, cls: Any, /, *args: Any, **kwargs: Any) -> Any:
+        """Make an instance on the other side: `await channel.construct(api.Greeter, "hi")`.
+
+        What comes back are its public fields, by value.
+        """
+        return await construct(cls, list(args), kwargs)
+
+    async def invoke_local(self, method: str, /, *args: Any, **kwargs: Any) -> Any:
+        """Call a method that this side exposes as the peer would, but without the wire.
+
+        It takes the same way: exposure, interceptors, validation; and raises what the handler raises. A
+        stream comes back as an async iterator to be iterated or closed.
+        """
+        self.check_open()
+        return await invoke_local(self._dispatcher, method, list(args), kwargs)
+
     async def ready(self) -> None:
         """Wait until it is known which extensions the peer knows.
 
@@ -163,6 +212,33 @@ class RPCChannel:
         """Close the channel from inside its block: what is pending fails with ChannelClosed."""
         self._check_entered()
         await self._shut()
+
+    # What values need that are more than values ------------------------------------------------
+
+    def callback(self, id: str) -> RemoteCallback[..., Any]:
+        return self.callbacks.get(id)
+
+    def argument(self, id: str) -> StreamCall[Any]:
+        call = self.connection.accept(id)
+        call.owner = receiver = StreamReceiver(self, call)
+        return StreamCall(receiver)
+
+    def unwrapped(self, value: Any, functions: PassedFunctions) -> Any:
+        if isinstance(value, LocalCallback):
+            value.pass_to(functions)
+            return value.function
+        return value
+
+    def producible(self, value: Any) -> Any:
+        if hasattr(type(value), "__aiter__"):
+            return value
+        return ThreadedGenerator(value, self._generator_threads) if type(value) is GeneratorType else None
+
+    def produce(self, call: IncomingCall, iterable: Any) -> None:
+        self._dispatcher.produce(call, iterable)
+
+    def error_from_wire(self, error: ErrorValue) -> KkrpcError:
+        return error_from_wire(error)
 
     # Life ----------------------------------------------------------------------------------
 
@@ -374,7 +450,18 @@ class RPCChannel:
         return {
             ev.Received: lambda event: event.call.owner.put(event.values, event.size),
             ev.Returned: lambda event: event.call.owner.set_value(event.value),
-            ev.CallRequested: lambda event: self._dispatcher.start(event.call, event.args),
+            ev.CallRequested: lambda event: self._dispatcher.start(
+                event.call, event.args, event.kwargs, event.meta
+            ),
+            ev.ConstructRequested: lambda event: self._dispatcher.construct(
+                event.call, event.args, event.kwargs, event.meta
+            ),
+            ev.PropertyRequested: lambda event: self._dispatcher.property(
+                event.call, event.path, event.value
+            ),
+            ev.CallbackRequested: lambda event: self._dispatcher.call_back(
+                event.call, event.passed, event.args, event.kwargs
+            ),
             ev.Credited: lambda event: self._dispatcher.credit(event.call),
             ev.Opened: lambda event: self._open(event.call),
             ev.Stopped: self._end,

@@ -16,13 +16,14 @@ import anyio
 import msgspec
 from msgspec import UNSET
 
-from kkrpc_py.channel.expose import Exposed, Handler, Runs
+from kkrpc_py.channel.expose import Exposed, Handler, Runs, inline
 from kkrpc_py.channel.interceptors import CallContext, Interceptor, wrap
 from kkrpc_py.channel.producer import Link, Producer
 from kkrpc_py.channel.sink import StreamSink
 from kkrpc_py.channel.stream import StreamCall
 from kkrpc_py.channel.threads import ThreadedGenerator, Threads
 from kkrpc_py.channel.workers import WorkerPool
+from kkrpc_py.core.callbacks import Passed
 from kkrpc_py.core.calls import IncomingCall
 from kkrpc_py.errors import (
     CallCancelled,
@@ -33,7 +34,7 @@ from kkrpc_py.errors import (
     error_to_wire,
 )
 
-__all__ = ["INLINE_TURN", "Dispatcher", "Host"]
+__all__ = ["INLINE_TURN", "Dispatcher", "Host", "is_stream"]
 
 _log = logging.getLogger("kkrpc_py")
 
@@ -83,26 +84,115 @@ class Dispatcher:
         self.inline_turns = 0
         """How many more inline handlers may run before other tasks have their turn."""
 
-    def start(self, call: IncomingCall, args: list[Any]) -> None:
+    def start(
+        self,
+        call: IncomingCall,
+        args: list[Any],
+        kwargs: dict[str, Any] | None = None,
+        meta: dict[str, Any] | None = None,
+    ) -> None:
         """Begin `call`; the reader never waits for it."""
         if call.stopping():  # the cancel came in the same read
-            self.host.connection.stopped(call)
-            self.host.kick()
+            self._answer_cancel(call)
             return
         try:
             handler = self.exposed.find(call.method)
         except Exception as exc:
-            self.host.connection.fail(call, error_to_wire(exc))
-            self.host.kick()
+            self._refuse(call, exc)
             return
         # Handlers begin in the order of their calls: not ahead of those that a worker has yet to take.
         outcome = None
         if handler.at_once and self._take_inline_turn(handler):
-            outcome = self._run_inline(call, handler, args)
+            outcome = self._run_inline(call, handler, args, kwargs)
             if outcome is None:
                 return
         call.owner = task = CallTask(self, self.host, call, handler, args, outcome)
+        if kwargs is not None or meta is not None:
+            task.kwargs, task.meta = kwargs, meta
         self.pool.submit(task)
+
+    def construct(
+        self, call: IncomingCall, args: list[Any], kwargs: dict[str, Any] | None, meta: dict[str, Any] | None
+    ) -> None:
+        """Begin to make an instance for the peer."""
+        if call.stopping():
+            self._answer_cancel(call)
+            return
+        try:
+            handler = self.exposed.constructor(call.method)
+        except Exception as exc:
+            self._refuse(call, exc)
+            return
+        call.owner = task = CallTask(self, self.host, call, handler, args, None, kwargs, meta, "construct")
+        self.pool.submit(task)
+
+    def property(self, call: IncomingCall, path: tuple[str, ...], value: Any) -> None:
+        """Read or write a property for the peer."""
+        if call.stopping():
+            self._answer_cancel(call)
+            return
+        exposed = self.exposed
+
+        def write(value: Any) -> bool:
+            exposed.write(path, value)
+            return True
+
+        if value is UNSET:
+            kind, args, handler = "get", [], Handler(inline(lambda: exposed.read(path)))
+        else:
+            kind, args, handler = "set", [value], Handler(inline(write))
+        outcome = None if self.interceptors else self._run_inline(call, handler, args, None)
+        if outcome is not None or self.interceptors:
+            call.owner = task = CallTask(self, self.host, call, handler, args, outcome, kind=kind)
+            self.pool.submit(task)
+
+    def call_back(
+        self, call: IncomingCall, passed: Passed, args: list[Any], kwargs: dict[str, Any] | None
+    ) -> None:
+        """Call a function of this side for the peer: a `def` here and now, so that the calls keep their order."""
+        if call.stopping():
+            self._answer_cancel(call)
+            return
+        if passed.handler is None:
+            passed.handler = Handler(passed.function)
+            if passed.handler.runs is Runs.ON_THREAD:
+                passed.handler.runs, passed.handler.inline, passed.handler.at_once = Runs.ON_LOOP, True, True
+        handler: Handler = passed.handler
+        outcome = None
+        if handler.at_once and not self.host.stopping:
+            outcome = self._run_inline(call, handler, args, kwargs)
+            if outcome is None:
+                return
+        call.owner = task = CallTask(self, self.host, call, handler, args, outcome, kwargs, None, "callback")
+        self.pool.submit(task)
+
+    def produce(self, call: IncomingCall, iterable: Any) -> None:
+        """Send the values of `iterable` as `call`, a stream within a value."""
+        call.owner = task = StreamTask(self, self.host, call, Handler(aiter), [])
+        task.iterable = iterable
+        self.pool.submit(task)
+
+    async def settle(self, handler: Handler, result: Any) -> Any:
+        """What a handler returned, awaited as far as it goes: a value, or an async iterable."""
+        while type(result) is types.CoroutineType or isinstance(result, Coroutine):
+            result = await result
+        if type(result) in _VALUES:
+            return result
+        if isinstance(result, types.GeneratorType):
+            if handler.inline:
+                return _InlineGenerator(result)
+            return ThreadedGenerator(result, self.generator_threads)
+        if hasattr(type(result), "__await__") and not is_stream(result):
+            return await result
+        return result
+
+    def _refuse(self, call: IncomingCall, exc: Exception) -> None:
+        self.host.connection.fail(call, error_to_wire(exc))
+        self.host.kick()
+
+    def _answer_cancel(self, call: IncomingCall) -> None:
+        self.host.connection.stopped(call)
+        self.host.kick()
 
     def _take_inline_turn(self, handler: Handler) -> bool:
         """Whether a handler can run where its request is read: a few in one read, none once it is over."""
@@ -111,11 +201,17 @@ class Dispatcher:
         self.inline_turns -= 1
         return self.inline_turns >= 0
 
-    def _run_inline(self, call: IncomingCall, handler: Handler, args: list[Any]) -> Outcome | None:
+    def _run_inline(
+        self, call: IncomingCall, handler: Handler, args: list[Any], kwargs: dict[str, Any] | None
+    ) -> Outcome | None:
         """Run a handler here, without a task; returns what a task has to deal with, most often nothing."""
         try:
-            handler.check(len(args))
-            result = contextvars.copy_context().run(handler.function, *args)
+            if kwargs:
+                handler.check(len(args), kwargs)
+                result = contextvars.copy_context().run(handler.function, *args, **kwargs)
+            else:
+                handler.check(len(args))
+                result = contextvars.copy_context().run(handler.function, *args)
         except KeyboardInterrupt as exc:
             self.host.crash(exc)
             return None
@@ -178,6 +274,9 @@ class CallTask(msgspec.Struct, eq=False):
     args: list[Any]
     outcome: Outcome | None = None
     """Set where the handler ran before there was a task."""
+    kwargs: dict[str, Any] | None = None
+    meta: dict[str, Any] | None = None
+    kind: str = "call"
     scope: anyio.CancelScope | None = None
     producer: Producer | None = None
     results: list[Any] = msgspec.field(default_factory=list)
@@ -192,13 +291,13 @@ class CallTask(msgspec.Struct, eq=False):
             self.interrupt()  # what it returned is closed all the same
         try:
             try:
-                if self.dispatcher.interceptors:
+                if self.dispatcher.interceptors and self.kind != "callback":
                     result = await self._invoke_wrapped()
                 else:
-                    result = await self._invoke(self.args, {})
+                    result = await self._invoke(self.args, self.kwargs)
                 if self.producer is not None:  # a sink's handler has sent its stream already
                     await self._finish_stream(self.producer, result)
-                elif type(result) not in _VALUES and _is_stream(result):
+                elif type(result) not in _VALUES and is_stream(result):
                     self._note_result(result)
                     if not self.call.stopping():
                         await self._stream(result)
@@ -223,7 +322,7 @@ class CallTask(msgspec.Struct, eq=False):
     # The handler ---------------------------------------------------------------------------
 
     def _invoke_wrapped(self) -> Awaitable[Any]:
-        ctx = CallContext(self.call.method, self.args)
+        ctx = CallContext(self.call.method, self.args, self.kwargs, self.meta, self.kind)
         return wrap(
             self.dispatcher.interceptors,
             ctx,
@@ -231,10 +330,13 @@ class CallTask(msgspec.Struct, eq=False):
             self._note_result,
         )
 
-    async def _invoke(self, args: list[Any], kwargs: dict[str, Any]) -> Any:
+    async def _invoke(self, args: list[Any], kwargs: dict[str, Any] | None) -> Any:
         handler = self.handler
-        if not kwargs:
+        if kwargs:
+            handler.check(len(args), kwargs)
+        else:
             handler.check(len(args))
+            kwargs = {}
         if handler.sink is not None:
             return await self._run_sink(handler, args, kwargs)
         if self.outcome is not None:
@@ -243,17 +345,7 @@ class CallTask(msgspec.Struct, eq=False):
             result = await self.dispatcher.threads.run(handler.function, *args, **kwargs)
         else:
             result = handler.function(*args, **kwargs)
-        while type(result) is types.CoroutineType or isinstance(result, Coroutine):
-            result = await result
-        if type(result) in _VALUES:
-            return result
-        if isinstance(result, types.GeneratorType):
-            if handler.inline:
-                return _InlineGenerator(result)
-            return ThreadedGenerator(result, self.dispatcher.generator_threads)
-        if hasattr(type(result), "__await__") and not _is_stream(result):
-            return await result
-        return result
+        return await self.dispatcher.settle(handler, result)
 
     async def _run_sink(self, handler: Handler, args: list[Any], kwargs: dict[str, Any]) -> Any:
         assert handler.sink is not None
@@ -293,8 +385,9 @@ class CallTask(msgspec.Struct, eq=False):
             raise RuntimeError("the stream of this call is open already")
         if self.call.stopping():
             raise CallCancelled("the call was cancelled")
-        self.host.connection.open_stream(self.call)
-        self.host.kick()
+        if self.call.lane is None:
+            self.host.connection.open_stream(self.call)
+            self.host.kick()
         self.producer = Producer(self.host, self.call, self.interrupt)
         return self.producer
 
@@ -361,6 +454,8 @@ class CallTask(msgspec.Struct, eq=False):
             except BaseException as interrupted:
                 await self._answer_error(interrupted)
                 raise
+        if call.silent:
+            _log.warning("a callback failed, and its caller does not wait for it", exc_info=error)
         if isinstance(error, InternalError):
             _log.error("a fault of this library while it answered %r", call.method, exc_info=error.__cause__)
         host.connection.fail(call, error_to_wire(error, with_traceback=self.dispatcher.tracebacks))
@@ -378,7 +473,7 @@ class CallTask(msgspec.Struct, eq=False):
     # Cleaning up ---------------------------------------------------------------------------
 
     def _note_result(self, result: Any) -> None:
-        if _is_stream(result) and not any(result is known for known in self.results):
+        if is_stream(result) and not any(result is known for known in self.results):
             self.results.append(result)
 
     async def _close_streams(self) -> None:
@@ -399,6 +494,26 @@ class CallTask(msgspec.Struct, eq=False):
         self.results.clear()
         if error is not None:
             raise error
+
+
+class StreamTask(CallTask, eq=False):
+    """A stream within a value while it is read."""
+
+    iterable: Any = None
+
+    async def run(self) -> None:
+        try:
+            try:
+                self._note_result(self.iterable)
+                if not self.call.stopping():
+                    await self._stream(self.iterable)
+            finally:
+                if self.results:
+                    await self._close_streams()
+            if self.call.stopping():
+                self._answer_cancel()
+        except BaseException as exc:
+            await self._answer_error(exc)
 
 
 class _InlineGenerator:
@@ -424,7 +539,8 @@ class _InlineGenerator:
         self._generator.close()
 
 
-def _is_stream(result: Any) -> bool:
+def is_stream(result: Any) -> bool:
+    """Whether a handler's result goes out as a stream."""
     return hasattr(type(result), "__aiter__")
 
 

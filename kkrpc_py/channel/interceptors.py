@@ -15,19 +15,28 @@ __all__ = ["CallContext", "Interceptor", "Next", "wrap"]
 class CallContext:
     """One incoming call, as the interceptors see it."""
 
-    __slots__ = ("args", "kwargs", "meta", "method", "state")
+    __slots__ = ("args", "kind", "kwargs", "meta", "method", "state")
 
-    def __init__(self, method: str, args: list[Any]) -> None:
+    def __init__(
+        self,
+        method: str,
+        args: list[Any],
+        kwargs: dict[str, Any] | None = None,
+        meta: dict[str, Any] | None = None,
+        kind: str = "call",
+    ) -> None:
         self.method = method
-        """The dotted path that was called."""
+        """The dotted path that was called, or of the property."""
+        self.kind = kind
+        """"call", "get", "set" (whose one argument is the value) or "construct"."""
         self.args = args
         """Positional arguments; an interceptor may change or replace the list."""
-        self.kwargs: dict[str, Any] = {}
+        self.kwargs: dict[str, Any] = kwargs if kwargs is not None else {}
         """Keyword arguments; an interceptor may add some."""
         self.state: dict[str, Any] = {}
         """For the interceptors to leave things in for each other."""
-        self.meta: dict[str, Any] = {}
-        """What the caller sent along."""
+        self.meta: dict[str, Any] = meta if meta is not None else {}
+        """What the caller sent along. It is as trustworthy as the caller."""
 
 
 Next: TypeAlias = Callable[[], Awaitable[Any]]

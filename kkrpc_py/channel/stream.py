@@ -17,9 +17,9 @@ from kkrpc_py.channel.parking import Parking, Signal
 from kkrpc_py.channel.threads import Post
 from kkrpc_py.core.calls import OutgoingCall
 from kkrpc_py.core.connection import Connection
-from kkrpc_py.errors import CallCancelled, ErrorValue, KkrpcError, error_from_wire
+from kkrpc_py.errors import CallCancelled, ErrorValue, KkrpcError
 
-__all__ = ["StreamCall", "StreamHost", "StreamIterator", "StreamReceiver"]
+__all__ = ["ConvertingIterator", "StreamCall", "StreamHost", "StreamIterator", "StreamReceiver"]
 
 T = TypeVar("T")
 
@@ -38,6 +38,10 @@ class StreamHost(Protocol):
         """There is something to write."""
         ...
 
+    def error_from_wire(self, error: ErrorValue) -> KkrpcError:
+        """The exception for an error that arrived."""
+        ...
+
 
 class StreamReceiver:
     """The consumer's half of one stream, on the channel's side."""
@@ -49,9 +53,12 @@ class StreamReceiver:
         "_frames",
         "_held",
         "_since_wait",
+        "_when_over",
         "abandoned",
         "call",
         "cancelled",
+        "convert",
+        "convert_result",
         "ended",
         "exhausted",
         "host",
@@ -82,6 +89,19 @@ class StreamReceiver:
         self._changed = Signal(host.parking)
         self._discarding = False
         self._since_wait = 0
+        self._when_over: Callable[[BaseException | None], None] | None = None
+        self.convert: Callable[[Any], Any] | None = None
+        """What each value is turned into before it is read; it may raise ValidationFailed."""
+        self.convert_result: Callable[[Any], Any] | None = None
+
+    def when_over(self, tell: Callable[[BaseException | None], None]) -> None:
+        """Call `tell` once when the stream has ended, with what it ended in."""
+        self._when_over = tell
+
+    def _over(self, failure: BaseException | None = None) -> None:
+        if self._when_over is not None:
+            tell, self._when_over = self._when_over, None
+            tell(failure)
 
     # The reader's side ---------------------------------------------------------------------
 
@@ -107,6 +127,7 @@ class StreamReceiver:
     def end(self, result: Any) -> None:
         self.result = result
         self.ended = True
+        self._over()
         self._changed.wake()
 
     def fail(self, error: ErrorValue | KkrpcError) -> None:
@@ -114,6 +135,7 @@ class StreamReceiver:
         if not self.ended:
             self._error = error
             self.ended = True
+            self._over(self.error())
         self._changed.wake()
 
     # The consumer's side -------------------------------------------------------------------
@@ -178,6 +200,7 @@ class StreamReceiver:
         self._held = None
         if self.ended:
             return False
+        self._over(self.cancellation())
         confirms = self.host.connection.cancel(self.call)
         if not confirms:
             self.ended = True
@@ -197,7 +220,7 @@ class StreamReceiver:
     def error(self) -> KkrpcError:
         error = self._error
         assert error is not None
-        return error if isinstance(error, KkrpcError) else error_from_wire(error)
+        return error if isinstance(error, KkrpcError) else self.host.error_from_wire(error)
 
     @property
     def failed(self) -> bool:
@@ -264,6 +287,35 @@ async def _cancel_and_wait(receiver: StreamReceiver) -> None:
         await receiver.change()
 
 
+class ConvertingIterator(StreamIterator[T]):
+    """The same where each value is turned into what an annotation says, as it is read."""
+
+    __slots__ = ("_convert",)
+
+    def __init__(self, begin: Callable[[], Any] | StreamReceiver, convert: Callable[[Any], Any]) -> None:
+        super().__init__(begin)
+        self._convert = convert
+
+    async def __anext__(self) -> T:
+        value = await super().__anext__()
+        try:
+            converted: T = self._convert(value)
+        except BaseException:
+            if self._receiver is not None:
+                self._receiver.cancel()
+            raise
+        return converted
+
+
+def iterate(receiver: StreamReceiver) -> StreamIterator[Any]:
+    """A pass over the values of `receiver`."""
+    return (
+        StreamIterator(receiver)
+        if receiver.convert is None
+        else ConvertingIterator(receiver, receiver.convert)
+    )
+
+
 class StreamCall(Generic[T]):
     """A stream that a call returned: iterate it once, await it for the generator's return value.
 
@@ -301,12 +353,12 @@ class StreamCall(Generic[T]):
         if self._iterator is not False:
             raise RuntimeError("a stream can be iterated once")
         self._iterator = True  # not kept: the loop must be the only one that holds it
-        return StreamIterator(self._receiver)
+        return iterate(self._receiver)
 
     async def __anext__(self) -> T:
         """The next value, for reading a stream by hand."""
         if self._iterator is False:
-            self._iterator = StreamIterator(self._receiver)
+            self._iterator = iterate(self._receiver)
         elif self._iterator is True:
             raise RuntimeError("a stream can be iterated once")
         assert isinstance(self._iterator, StreamIterator)
@@ -334,7 +386,9 @@ class StreamCall(Generic[T]):
         receiver.exhausted = True
         if receiver.failed:
             raise receiver.error()
-        return receiver.result
+        return (
+            receiver.result if receiver.convert_result is None else receiver.convert_result(receiver.result)
+        )
 
     def __await__(self) -> Generator[Any, Any, Any]:
         return self.result().__await__()

@@ -38,6 +38,8 @@ class OutgoingCall(msgspec.Struct, eq=False):
     """Set once a credited stream is open."""
     buffered: int = 0
     """Bytes of frames that lie unread, where the producer knows no credit."""
+    argument: bool = False
+    """It is a stream that the peer passed within a value, and its id is the peer's (ARG-1)."""
 
 
 class IncomingCall(msgspec.Struct, eq=False):
@@ -56,6 +58,8 @@ class IncomingCall(msgspec.Struct, eq=False):
     """Set once a stream is open."""
     window: SendWindow | None = None
     """Set once a credited stream is open."""
+    silent: bool = False
+    """Nobody waits for its answer: a stock peer's call of a callback (CBK-4)."""
 
     def stopping(self) -> bool:
         """The peer has cancelled this call."""

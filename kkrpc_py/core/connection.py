@@ -8,8 +8,9 @@ Reading (`receive_data`) and deciding (`call`, `respond`, …) may alternate in 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import Any, Literal
+from typing import Any
 
+import msgspec
 from msgspec import UNSET
 
 from kkrpc_py.core import events as ev
@@ -17,8 +18,10 @@ from kkrpc_py.core import hello as hi
 from kkrpc_py.core.calls import IncomingCall, OutgoingCall
 from kkrpc_py.core.credit import ReceiveWindow
 from kkrpc_py.core.outbox import Outbox
+from kkrpc_py.core.passing import Holder, Passage
 from kkrpc_py.core.tables import CALLEE, CALLER, CalleeEvent, CalleeState, CallerEvent, CallerState, Do
 from kkrpc_py.errors import (
+    CallbackReleased,
     CallCancelled,
     ErrorValue,
     KkrpcError,
@@ -29,17 +32,20 @@ from kkrpc_py.errors import (
 )
 from kkrpc_py.limits import Limits
 from kkrpc_py.wire import messages as m
-from kkrpc_py.wire.codec import Decoder, Encoder, frame_size
+from kkrpc_py.wire.classic import STREAM_PREFIX
+from kkrpc_py.wire.codec import Codec, Decoder, Encoder, frame_size
+from kkrpc_py.wire.lowering import DecodeHook, EncodeHook
 
 __all__ = ["Codec", "Connection"]
-
-Codec = Literal["auto", "json", "cbor"]
 
 # On the way of every call; looking up a member of an enum costs more than the step itself.
 _RESULT, _RETURN, _DELIVER = CallerEvent.RESULT, CalleeEvent.RETURN, Do.DELIVER
 _CALLER_DONE, _CALLEE_DONE = CallerState.DONE, CalleeState.DONE
 
 _NOTHING: frozenset[str] = frozenset()
+_FEATURES = frozenset(
+    (hi.CREDIT, hi.BATCH, hi.RESULT, hi.CANCEL, hi.CALLBACK, hi.STREAM_ARGUMENTS, hi.KWARGS, hi.METADATA)
+)
 _LEFT_STREAMS = 1024
 _ASKING = frozenset({"request", "construct", "get", "set"})
 _ANSWERING = frozenset({"response", "stream-end", "stream-error"})
@@ -53,7 +59,16 @@ class Connection:
     bug of this library.
     """
 
-    def __init__(self, *, codec: Codec = "auto", hello: bool = True, limits: Limits | None = None) -> None:
+    def __init__(
+        self,
+        *,
+        codec: Codec = "auto",
+        hello: bool = True,
+        limits: Limits | None = None,
+        holder: Holder | None = None,
+        encode: EncodeHook | None = None,
+        decode: DecodeHook | None = None,
+    ) -> None:
         self.limits = limits if limits is not None else Limits()
         self.outbox = Outbox()
         self.outgoing: dict[m.Id, OutgoingCall] = {}
@@ -62,12 +77,12 @@ class Connection:
         """Rules broken by the peer that did not end the connection."""
         self.noise = 0
         """Lines that were no message."""
-        self._features = frozenset(
-            {hi.CREDIT, hi.BATCH, hi.RESULT, hi.CANCEL} | (set() if codec == "json" else {hi.CBOR})
-        )
+        self._features = _FEATURES | ({hi.CBOR} if codec in ("auto", "cbor") else _NOTHING)
         self._agreed: frozenset[str] | None = None
         self._encoder = Encoder(codec, self.limits)
         self._decoder = Decoder(self.limits)
+        self.passage = Passage(self._encoder, self.limits, self, holder, encode, decode)
+        self._arguments = 0
         self._anonymous = 0
         self._incoming_bytes = 0
         self._next_id = 0
@@ -78,9 +93,10 @@ class Connection:
         self._handlers: dict[type[Any], Callable[[Any, int], ev.Event | None]] = {
             m.Request: self._on_request,
             m.Construct: self._on_construct,
-            m.Get: self._on_property,
-            m.Set: self._on_property,
+            m.Get: self._on_get,
+            m.Set: self._on_set,
             m.Callback: self._on_callback,
+            m.CallbackRelease: self._on_release,
             m.Result: self._on_result,
             m.Failure: self._on_failure,
             m.StreamOpened: self._on_opened,
@@ -128,7 +144,7 @@ class Connection:
         self._encoder.pending = False
         if self._agreed is not None:
             return
-        self._agreed = self._features & theirs
+        self._agreed = self.passage.agreed = self._features & theirs
         self._encoder.stock = False
         if hi.CBOR in self._agreed:
             self._encoder.cbor = True
@@ -170,12 +186,63 @@ class Connection:
     def call(self, method: str, args: list[Any], owner: Any = None) -> OutgoingCall:
         """Send a request (CALL-1).
 
-        Raises NotSerializable and LimitExceeded, and then nothing was sent.
+        Raises NotSerializable and LimitExceeded, and what the `encode` hook raises; then nothing was sent.
         """
-        frame = self._encoder.encode(m.Request(id := self._new_id(), method, args))
+        message = m.Request(id := self._new_id(), method, args)
+        try:
+            frame = self._encoder.encode(message)
+        except NotSerializable as refusal:
+            frame = self.passage.encode_lowered(message, refusal)
         call = self.outgoing[id] = OutgoingCall(id, method, self._greeted, owner)
         self.outbox.put(frame)
         return call
+
+    def ask(self, question: m.Request | m.Construct | m.Get | m.Set | m.Callback, owner: Any) -> OutgoingCall:
+        """Send a question of any kind, under an id of its own; raises as `call` does.
+
+        Keyword arguments go to a peer that takes them, and are refused toward others; metadata goes to one
+        that takes it, and is left out toward others (KWA-2, META-2).
+        """
+        agreed = self._agreed if self._agreed is not None else _NOTHING
+        changed: dict[str, Any] = {"id": (id := self._new_id())}
+        if not isinstance(question, m.Get | m.Set):
+            if question.kwargs and hi.KWARGS not in agreed:
+                raise NotSerializable(
+                    "dict", "kwargs", "a stock peer takes positional arguments alone", needs_cbor=self.pending
+                )
+            name = question.callback_id if isinstance(question, m.Callback) else question.method
+            if not isinstance(question, m.Callback) and hi.METADATA not in agreed:
+                changed["meta"] = None
+        else:
+            name = ".".join(question.path)
+        frame = self.passage.encode(msgspec.structs.replace(question, **changed))
+        call = self.outgoing[id] = OutgoingCall(id, name, self._greeted, owner)
+        self.outbox.put(frame)
+        return call
+
+    @property
+    def calls_back(self) -> bool:
+        """The peer answers calls of its functions, and takes them back when they are not needed."""
+        return self._agreed is not None and hi.CALLBACK in self._agreed
+
+    @property
+    def takes_metadata(self) -> bool:
+        return self._agreed is not None and hi.METADATA in self._agreed
+
+    def notify(self, callback_id: str, args: list[Any], kwargs: dict[str, Any] | None = None) -> None:
+        """Call a function of the peer without waiting for what becomes of it (CBK-4); raises as `call` does."""
+        if kwargs and not self.calls_back:
+            raise NotSerializable("dict", "kwargs", "a stock peer takes positional arguments alone")
+        # An id that nobody waits for: the answer of a peer that gives one is not missed.
+        id = self._new_id()
+        self.outbox.put(self.passage.encode(m.Callback(id, callback_id, args, kwargs=kwargs or None)))
+        if self.calls_back:
+            self._leave(id)
+
+    def give_back(self, counts: dict[str, int]) -> None:
+        """This side holds these functions of the peer no more (CBK-6)."""
+        if counts and self.calls_back:
+            self._put(m.CallbackRelease(counts))
 
     def cancel(self, call: OutgoingCall) -> bool:
         """Stop `call`: this side wants no more of it (CAN-1).
@@ -217,12 +284,16 @@ class Connection:
         call.state, do = CALLER[call.state, event]
         if call.state is _CALLER_DONE:
             self.outgoing.pop(call.id, None)
+            if call.argument:
+                self._arguments -= 1
         return do
 
     def _on_result(self, message: m.Result, size: int) -> ev.Event | None:
         if message.id == self._hello_id and message.id is not None:
             return self._on_hello_answer(message.value)
         value = message.value
+        if self.passage.decode is not None or message.callback_ids or message.stream_ids:
+            return self._restored_answer(message, value, _RESULT, ev.Returned)
         return self._answered(message.id, _RESULT, ev.Returned, None if value is UNSET else value)
 
     def _on_failure(self, message: m.Failure, size: int) -> ev.Event | None:
@@ -256,12 +327,18 @@ class Connection:
     def _on_chunks(self, message: m.Chunks, size: int) -> ev.Event | None:
         call = self.outgoing.get(message.id)
         if call is None:
+            self._drop(message, message.values)
             if message.id in self._left:
                 return None
             return self._violation(f"a chunk for the unknown id {message.id!r}")
         do = self._step_caller(call, CallerEvent.CHUNKS)
+        values = message.values
+        if self.passage.decode is not None or message.callback_ids or message.stream_ids:
+            try:
+                values = self.passage.restore(values, message)
+            except Exception as exc:
+                return self._refuse_stream(call, _as_ours(exc))
         if do is _DELIVER:
-            values = message.values
             if call.window is not None:
                 if not call.window.arrived(len(values), size):
                     self.violations += 1
@@ -285,7 +362,31 @@ class Connection:
 
     def _on_end(self, message: m.StreamEnd, size: int) -> ev.Event | None:
         result = None if message.result is UNSET else message.result
+        if self.passage.decode is not None or message.callback_ids or message.stream_ids:
+            return self._restored_answer(message, result, CallerEvent.END, ev.Stopped, message.cancelled)
         return self._answered(message.id, CallerEvent.END, ev.Stopped, result, message.cancelled)
+
+    def _restored_answer(
+        self,
+        message: m.Result | m.StreamEnd,
+        value: Any,
+        event: CallerEvent,
+        deliver: Callable[..., ev.Event],
+        *what: Any,
+    ) -> ev.Event | None:
+        try:
+            value = self.passage.restore(None if value is UNSET else value, message)
+        except Exception as exc:
+            return self._answered(message.id, event, ev.Failed, _as_ours(exc))
+        return self._answered(message.id, event, deliver, value, *what)
+
+    def _drop(self, message: m.Chunks, value: Any) -> None:
+        """What a message names that nobody waits for goes back to the peer."""
+        if message.callback_ids or message.stream_ids:
+            try:
+                self.passage.restore(value, message)
+            except Exception:  # it would have been refused
+                return
 
     def _on_stream_failure(self, message: m.StreamFailure, size: int) -> ev.Event | None:
         return self._answered(message.id, CallerEvent.STREAM_FAILURE, ev.Failed, message.error)
@@ -321,7 +422,14 @@ class Connection:
 
         Raises NotSerializable and LimitExceeded: say `fail` then.
         """
-        frame = self._encoder.encode(m.Result(call.id, value))
+        if call.silent:
+            self._step_callee(call, _RETURN)
+            return
+        message = m.Result(call.id, value)
+        try:
+            frame = self._encoder.encode(message)
+        except NotSerializable as refusal:
+            frame = self.passage.encode_lowered(message, refusal)
         self._step_callee(call, _RETURN)
         self.outbox.put(frame)
 
@@ -329,7 +437,7 @@ class Connection:
         """The handler, or the producer, raised (CALL-4, STR-4)."""
         forgotten = call.state is CalleeState.STOPPING_STREAM and hi.CANCEL not in call.features
         self._step_callee(call, CalleeEvent.RAISE)
-        if forgotten:
+        if forgotten or call.silent:
             return  # the caller has forgotten the id (CAN-2)
         frame = self._encode_error(call.id, error, call.lane is not None)
         if call.lane is not None:
@@ -372,7 +480,11 @@ class Connection:
     def _put_chunks(self, call: IncomingCall, values: list[Any]) -> int:
         assert call.id is not None
         assert call.lane is not None
-        frame = self._encoder.encode(m.Chunks(call.id, values))
+        message = m.Chunks(call.id, values)
+        if self.passage.lowered_types and type(values[0]) in self.passage.lowered_types:
+            frame = self.passage.encode_lowered(message)
+        else:
+            frame = self.passage.encode(message)
         size = frame_size(frame)
         if call.window is not None:
             call.window.spend(len(values), size)
@@ -388,7 +500,7 @@ class Connection:
         assert call.lane is not None
         if not call.carries_result:
             result = UNSET
-        frame = self._encoder.encode(m.StreamEnd(call.id, result))
+        frame = self.passage.encode(m.StreamEnd(call.id, result))
         self._step_callee(call, CalleeEvent.FINISH)
         self.outbox.put_in(call.lane, frame)
 
@@ -396,6 +508,8 @@ class Connection:
         """The cancelled handler or producer has cleaned up (CAN-4)."""
         streaming = call.state is CalleeState.STOPPING_STREAM
         self._step_callee(call, CalleeEvent.STOPPED)
+        if call.silent:
+            return
         if not streaming:
             self._put(m.Failure(call.id, error_to_wire(CallCancelled("the call was cancelled"))))
         elif hi.CANCEL in call.features:
@@ -413,28 +527,127 @@ class Connection:
                 self.incoming.pop(call.id, None)
         return do
 
-    def _on_request(self, message: m.Request, size: int) -> ev.Event | None:
+    def _on_request(self, message: m.Request | m.Construct, size: int) -> ev.Event | None:
         id, method = message.id, message.method
         if id in self.incoming:
             return self._in_use(id)
-        if method == hi.METHOD:
+        if method == hi.METHOD and type(message) is m.Request:
             return self._on_hello(message)
-        if message.callback_ids:
-            self._refuse(id, "callbacks are not supported")
+        try:
+            args, kwargs = self._restored_args(message)
+        except Exception as exc:
+            self._put(m.Failure(id, error_to_wire(exc)))
             return None
+        call = self._begin(id, method, size)
+        if call is None:
+            return self._violation("more calls at once than Limits.calls or Limits.call_bytes")
+        if type(message) is m.Request:
+            return ev.CallRequested(call, args, kwargs, message.meta)
+        return ev.ConstructRequested(call, args, kwargs, message.meta)
+
+    _on_construct = _on_request
+
+    def _restored_args(self, message: m.Request | m.Construct | m.Callback) -> tuple[list[Any], Any]:
+        if self.passage.decode is None and not message.callback_ids and not message.stream_ids:
+            return message.args, message.kwargs
+        if self.calls_back:
+            args, kwargs = self.passage.restore([message.args, message.kwargs], message)
+            return args, kwargs
+        arguments = type(message) is not m.Callback
+        return self.passage.restore(message.args, message, arguments=arguments), message.kwargs
+
+    def _begin(self, id: m.Id | None, method: str, size: int) -> IncomingCall | None:
+        """Enter a call of the peer; None: it is one too many, and has been told so (CALL-7)."""
         if self._incoming_bytes + size > self.limits.call_bytes:
             self._put(m.Failure(id, error_to_wire(LimitExceeded("too large calls at once (call_bytes)"))))
-            return self._violation("more bytes of running calls than Limits.call_bytes")
+            return None
         if len(self.incoming) + self._anonymous >= self.limits.calls:
             self._put(m.Failure(id, error_to_wire(LimitExceeded("too many calls at once (calls)"))))
-            return self._violation("more calls at once than Limits.calls")
+            return None
         call = IncomingCall(id, method, self._agreed if self._agreed is not None else _NOTHING, size)
         self._incoming_bytes += size
         if id is None:
             self._anonymous += 1
         else:
             self.incoming[id] = call
-        return ev.CallRequested(call, message.args)
+        return call
+
+    def _on_get(self, message: m.Get, size: int) -> ev.Event | None:
+        if message.id in self.incoming:
+            return self._in_use(message.id)
+        call = self._begin(message.id, ".".join(message.path), size)
+        return None if call is None else ev.PropertyRequested(call, message.path)
+
+    def _on_set(self, message: m.Set, size: int) -> ev.Event | None:
+        if message.id in self.incoming:
+            return self._in_use(message.id)
+        try:
+            value = self.passage.restore(message.value, message)
+        except Exception as exc:
+            self._put(m.Failure(message.id, error_to_wire(exc)))
+            return None
+        call = self._begin(message.id, ".".join(message.path), size)
+        return None if call is None else ev.PropertyRequested(call, message.path, value)
+
+    def _on_callback(self, message: m.Callback, size: int) -> ev.Event | None:
+        """Toward a peer that knows `callback` it is a question like any other; a stock one waits for nothing."""
+        answered = self.calls_back and message.id is not None
+        if answered and message.id in self.incoming:
+            return self._in_use(message.id)
+        passed = self.passage.functions.get(message.callback_id)
+        if passed is None:
+            if not answered:
+                return self._violation(f"a call of the unknown callback {message.callback_id!r}")
+            error = CallbackReleased(f"the callback {message.callback_id!r} is not known, or not any more")
+            self._put(m.Failure(message.id, error_to_wire(error)))
+            return None
+        try:
+            args, kwargs = self._restored_args(message)
+        except Exception as exc:
+            if not answered:
+                return self._violation(f"a call of a callback that cannot be read: {exc}")
+            self._put(m.Failure(message.id, error_to_wire(exc)))
+            return None
+        call = self._begin(message.id if answered else None, f"callback {passed.id}", size)
+        if call is None:
+            return self._violation("more calls at once than Limits.calls or Limits.call_bytes")
+        call.silent = not answered
+        return ev.CallbackRequested(call, passed, args, kwargs)
+
+    def _on_release(self, message: m.CallbackRelease, size: int) -> ev.Event | None:
+        functions = self.passage.functions
+        given = [functions.give_back(id, count) for id, count in message.counts.items()]
+        return (
+            None if all(given) else self._violation("a function was given back more often than it was passed")
+        )
+
+    # Streams within values -----------------------------------------------------------------
+
+    def offer(self) -> IncomingCall:
+        """A stream of this side for the peer to read (ARG-2): open, as if the peer had called for it."""
+        id = f"{STREAM_PREFIX}{self._new_id()}"
+        call = IncomingCall(id, "a stream argument", self._agreed or _NOTHING, 0, CalleeState.STREAMING)
+        call.open()
+        self.incoming[id] = call
+        return call
+
+    def withdraw(self, call: IncomingCall) -> None:
+        """The peer was not told of it after all."""
+        if call.id is not None:
+            self.incoming.pop(call.id, None)
+
+    def accept(self, id: str) -> OutgoingCall:
+        """A stream of the peer that a message has named (ARG-3). Raises ProtocolError and LimitExceeded."""
+        if id in self.outgoing:
+            raise ProtocolError(f"a second stream under the id {id!r}")
+        if self._arguments >= self.limits.calls:
+            raise LimitExceeded("too many streams as arguments at once (calls)")
+        call = OutgoingCall(id, "a stream argument", True, None, CallerState.OPEN, argument=True)
+        if self._agreed is not None and hi.CREDIT in self._agreed:
+            call.window = ReceiveWindow(self.limits.stream_buffer)
+        self._arguments += 1
+        self.outgoing[id] = call
+        return call
 
     def _on_hello(self, message: m.Request) -> ev.Event | None:
         theirs = hi.read_hello(message.args[0]) if len(message.args) == 1 else None
@@ -447,20 +660,11 @@ class Connection:
         self._agree(theirs)
         return ev.Settled()
 
-    def _in_use(self, id: m.Id) -> ev.Event:
+    def _in_use(self, id: m.Id | None) -> ev.Event:
         """A question under the id of a running call: any answer would be taken for that call's (MSG-3)."""
+        assert id is not None
         self._step_callee(self.incoming[id], CalleeEvent.REQUEST)
         return self._violation(f"a request under the id {id!r}, which is in use")
-
-    def _on_construct(self, message: m.Construct, size: int) -> ev.Event | None:
-        return self._refuse(message.id, f"{message.method} is not a constructor function")
-
-    def _on_property(self, message: m.Get | m.Set, size: int) -> ev.Event | None:
-        first = message.path[0] if message.path else ""
-        return self._refuse(message.id, f"Property path {'.'.join(message.path)} not found at {first}")
-
-    def _on_callback(self, message: m.Callback, size: int) -> ev.Event | None:
-        return self._violation(f"a call of the unknown callback {message.callback_id!r}")
 
     def _on_cancel(self, message: m.StreamCancel, size: int) -> ev.Event | None:
         call = self.incoming.get(message.id)
@@ -524,6 +728,7 @@ class Connection:
         """Nobody answers the peer any more either: its calls, and what was still to be written."""
         self.incoming.clear()
         self.outbox.clear()
+        self.passage.functions.clear()
 
     def _on_noise(self, noise: m.Noise, size: int) -> ev.Event | None:
         self.noise += 1
@@ -561,3 +766,12 @@ class Connection:
             return self._encoder.encode(
                 message(ErrorValue(name, "the error's details cannot be sent", bare=error.bare))
             )
+
+
+def _as_ours(exc: Exception) -> KkrpcError:
+    """What kept a message from being read, for whoever waits for it."""
+    if isinstance(exc, KkrpcError):
+        return exc
+    error = ProtocolError(f"the value that came could not be read: {type(exc).__name__}: {exc}")
+    error.__cause__ = exc
+    return error

@@ -9,19 +9,24 @@ from __future__ import annotations
 from typing import Any, TypeAlias
 
 import msgspec
+from msgspec import UNSET
 
+from kkrpc_py.core.callbacks import Passed
 from kkrpc_py.core.calls import IncomingCall, OutgoingCall
 from kkrpc_py.errors import ErrorValue, KkrpcError
 
 __all__ = [
     "CallRequested",
+    "CallbackRequested",
     "Cancelled",
+    "ConstructRequested",
     "Credited",
     "Event",
     "Failed",
     "Lost",
     "Noticed",
     "Opened",
+    "PropertyRequested",
     "Received",
     "Returned",
     "Settled",
@@ -35,6 +40,34 @@ class CallRequested(msgspec.Struct, frozen=True):
 
     call: IncomingCall
     args: list[Any]
+    kwargs: dict[str, Any] | None = None
+    meta: dict[str, Any] | None = None
+
+
+class ConstructRequested(msgspec.Struct, frozen=True):
+    """The peer wants an instance of the class at `call.method`."""
+
+    call: IncomingCall
+    args: list[Any]
+    kwargs: dict[str, Any] | None = None
+    meta: dict[str, Any] | None = None
+
+
+class PropertyRequested(msgspec.Struct, frozen=True):
+    """The peer reads the property at `path`, or writes it where there is a `value`."""
+
+    call: IncomingCall
+    path: tuple[str, ...]
+    value: Any = UNSET
+
+
+class CallbackRequested(msgspec.Struct, frozen=True):
+    """The peer calls a function that this side has passed to it."""
+
+    call: IncomingCall
+    passed: Passed
+    args: list[Any]
+    kwargs: dict[str, Any] | None = None
 
 
 class Cancelled(msgspec.Struct, frozen=True):
@@ -112,6 +145,9 @@ class Lost(msgspec.Struct, frozen=True):
 
 Event: TypeAlias = (
     CallRequested
+    | ConstructRequested
+    | PropertyRequested
+    | CallbackRequested
     | Cancelled
     | Credited
     | Returned

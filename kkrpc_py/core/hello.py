@@ -8,7 +8,20 @@ from __future__ import annotations
 
 from typing import Any
 
-__all__ = ["BATCH", "CANCEL", "CBOR", "CREDIT", "METHOD", "RESULT", "hello_payload", "read_hello"]
+__all__ = [
+    "BATCH",
+    "CALLBACK",
+    "CANCEL",
+    "CBOR",
+    "CREDIT",
+    "KWARGS",
+    "METADATA",
+    "METHOD",
+    "RESULT",
+    "STREAM_ARGUMENTS",
+    "hello_payload",
+    "read_hello",
+]
 
 METHOD = "kkrpc.hello"
 
@@ -17,6 +30,10 @@ BATCH = "batch"
 RESULT = "result"
 CANCEL = "cancel"
 CBOR = "cbor"
+CALLBACK = "callback"
+STREAM_ARGUMENTS = "stream-arguments"
+KWARGS = "kwargs"
+METADATA = "metadata"
 
 _PROTOCOL = 1
 

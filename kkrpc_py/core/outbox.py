@@ -8,7 +8,11 @@ from __future__ import annotations
 
 from collections import deque
 
-__all__ = ["Outbox", "StreamLane"]
+__all__ = ["Carrying", "Outbox", "StreamLane"]
+
+
+class Carrying(bytes):
+    """A frame that names functions or streams: the peer must get it, to give them back (CBK-6)."""
 
 
 class StreamLane:
@@ -46,9 +50,14 @@ class Outbox:
 
     def drop(self, lane: StreamLane) -> None:
         """Forget what `lane` still holds: its consumer has said that it reads no more."""
-        if lane.frames is not None:
+        if lane.frames is None:
+            return
+        carrying = deque(frame for frame in lane.frames if type(frame) is Carrying)
+        self.size -= sum(map(len, lane.frames)) - sum(map(len, carrying))
+        if carrying:
+            lane.frames = carrying
+        else:
             self._turns.remove(lane)
-            self.size -= sum(map(len, lane.frames))
             lane.frames = None
 
     def clear(self) -> None:

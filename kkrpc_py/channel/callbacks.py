@@ -1,0 +1,176 @@
+"""Functions that cross the channel: the peer's as `RemoteCallback`, this side's with `callback` for their life.
+
+It owns what the application holds, and what this side holds of the peer. Who may call what is
+`core.callbacks`'; running a function that the peer calls is `channel.dispatch`'s.
+"""
+
+from __future__ import annotations
+
+import weakref
+from collections import deque
+from collections.abc import Callable
+from types import TracebackType
+from typing import Any, Generic, ParamSpec, Protocol, TypeVar
+
+from kkrpc_py.channel.call import Call, CallHost, CallOptions, Question, send_notice
+from kkrpc_py.core.callbacks import PassedFunctions
+from kkrpc_py.errors import CallbackReleased, LimitExceeded
+from kkrpc_py.wire.messages import Callback
+
+__all__ = ["HeldCallbacks", "LocalCallback", "RemoteCallback", "callback"]
+
+P = ParamSpec("P")
+R = TypeVar("R")
+R_co = TypeVar("R_co", covariant=True)
+
+
+class CallbackHost(CallHost, Protocol):
+    """What a callback needs of its channel."""
+
+    callbacks: HeldCallbacks
+
+
+class RemoteCallback(Generic[P, R_co]):
+    """A function of the peer: `await cb(1)` calls it there.
+
+    Between kkrpc_py peers the call gives the function's result, or raises what it raised; toward a stock peer it
+    gives None as soon as it is sent. `notify` never waits. When the last reference to it goes, the peer is told
+    that it may forget the function.
+    """
+
+    __slots__ = ("__weakref__", "_count", "_host", "_id")
+
+    def __init__(self, host: CallbackHost, id: str) -> None:
+        self._host = host
+        self._id = id
+        self._count = 0
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Call[R_co]:
+        """The call, sent when it is awaited. Raises CallbackReleased where it was released here."""
+        return self._call(list(args), kwargs, None)
+
+    def _call(self, args: list[Any], kwargs: dict[str, Any], options: CallOptions | None) -> Call[R_co]:
+        self._check()
+        question = Question(Callback(None, self._id, args, kwargs=kwargs or None), f"callback {self._id}")
+        return Call(self._host, question.name, args, options, question)
+
+    def notify(self, *args: P.args, **kwargs: P.kwargs) -> None:
+        """Call it and wait for nothing; from any thread. What becomes of it is not told."""
+        self._check()
+        host, id, held = self._host, self._id, list(args)
+        # Wherever this is called, calls leave in their order, and no thread touches the connection.
+        host.post(lambda: send_notice(host, id, held, kwargs or None))
+
+    def release(self) -> None:
+        """Tell the peer that this side calls it no more; it is done by itself when the last reference goes."""
+        count, self._count = self._count, 0
+        if count:
+            self._host.callbacks.gone(self._id, count)
+
+    def _check(self) -> None:
+        if not self._count:
+            raise CallbackReleased("this side has released the callback")
+
+    def __repr__(self) -> str:
+        return f"<RemoteCallback {self._id}{'' if self._count else ' released'}>"
+
+    def __del__(self) -> None:
+        self.release()
+
+
+class HeldCallbacks:
+    """The functions of the peer that this side holds."""
+
+    def __init__(self, host: CallbackHost, most: int) -> None:
+        self._host = host
+        self._most = most
+        self._held: dict[str, weakref.ref[RemoteCallback[..., Any]]] = {}
+        self._gone: deque[tuple[str, int]] = deque()
+        self._posted = False
+
+    def __len__(self) -> int:
+        return len(self._held)
+
+    def get(self, id: str) -> RemoteCallback[..., Any]:
+        """The function that a message has named: the same object as long as it lives. Raises LimitExceeded."""
+        known = self._held.get(id)
+        found = known() if known is not None else None
+        if found is None or not found._count:
+            if len(self._held) >= self._most:
+                self._host.connection.give_back({id: 1})
+                raise LimitExceeded(f"this side holds {self._most} callbacks (Limits.callbacks)")
+            found = RemoteCallback(self._host, id)
+            self._held[id] = weakref.ref(found)
+        found._count += 1
+        return found
+
+    def gone(self, id: str, count: int) -> None:
+        """Nobody here holds `id` any more. It may be called by a finalizer, at any point of any thread."""
+        self._gone.append((id, count))
+        if not self._posted:
+            self._posted = True
+            self._host.post(self._give_back)
+
+    def _give_back(self) -> None:
+        self._posted = False
+        counts: dict[str, int] = {}
+        while self._gone:
+            id, count = self._gone.popleft()
+            counts[id] = counts.get(id, 0) + count
+            known = self._held.get(id)
+            held = known() if known is not None else None
+            if held is None or not held._count:
+                self._held.pop(id, None)
+        if counts:
+            self._host.connection.give_back(counts)
+            self._host.kick()
+
+
+class LocalCallback(Generic[P, R]):
+    """A function with the time for which peers may call it; made by `callback`."""
+
+    __slots__ = ("__weakref__", "_passed_to", "_released", "function")
+
+    def __init__(self, function: Callable[P, R]) -> None:
+        self.function = function
+        self._passed_to: weakref.WeakSet[PassedFunctions] = weakref.WeakSet()
+        self._released = False
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
+        return self.function(*args, **kwargs)
+
+    def pass_to(self, functions: PassedFunctions) -> None:
+        """It is about to be passed to a peer."""
+        if self._released:
+            raise CallbackReleased("the callback was released and cannot be passed again")
+        self._passed_to.add(functions)
+
+    def release(self) -> None:
+        """No peer may call it any more; one that does gets CallbackReleased."""
+        self._released = True
+        for functions in list(self._passed_to):
+            functions.release(self.function)
+        self._passed_to.clear()
+
+    def __enter__(self) -> LocalCallback[P, R]:
+        return self
+
+    def __exit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.release()
+
+    def __repr__(self) -> str:
+        return f"<callback {self.function!r}{' released' if self._released else ''}>"
+
+
+def callback(function: Callable[P, R]) -> LocalCallback[P, R]:
+    """`function` as an argument whose life is in your hands::
+
+        with kk.callback(on_progress) as progress:
+            await api.process(paths, progress)
+
+    After the block, or `release()`, the peer can call it no more. A function that is passed as it is stays
+    callable until the peer has dropped it; a stock peer never says so, and its functions stay until released.
+    """
+    return LocalCallback(function)

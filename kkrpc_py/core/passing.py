@@ -1,0 +1,268 @@
+"""Functions and streams within values, on their way out and in; and the users' own types (CBK, ARG, VAL-9).
+
+It owns which of them a message names, and takes back what a message that was never sent had registered. It does
+not own the objects that the application sees: `Holder` makes them, and runs the producers.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Protocol, TypeVar
+
+import msgspec
+from msgspec import UNSET
+
+from kkrpc_py.core import hello as hi
+from kkrpc_py.core.callbacks import Passed, PassedFunctions
+from kkrpc_py.core.calls import IncomingCall
+from kkrpc_py.core.outbox import Carrying
+from kkrpc_py.errors import LimitExceeded, NotSerializable, ProtocolError
+from kkrpc_py.limits import Limits
+from kkrpc_py.wire import messages as m
+from kkrpc_py.wire.classic import CALLBACK_PREFIX, STREAM_PREFIX
+from kkrpc_py.wire.codec import Encoder
+from kkrpc_py.wire.lowering import DecodeHook, EncodeHook, Lowering, restored
+
+__all__ = ["Holder", "Passage", "Streams"]
+
+_LOWERED_TYPES = 256
+
+_Message = TypeVar("_Message", bound=m.Message)
+
+
+class Holder(Protocol):
+    """What passing needs of the layer above."""
+
+    def callback(self, id: str) -> Any:
+        """The object for a function of the peer, one more time. Raises LimitExceeded."""
+        ...
+
+    def argument(self, id: str) -> Any:
+        """The object for a stream of the peer that has just been named. Raises ProtocolError, LimitExceeded."""
+        ...
+
+    def unwrapped(self, value: Any, functions: PassedFunctions) -> Any:
+        """The function that is meant by `value`, which is about to be passed. Raises CallbackReleased."""
+        ...
+
+    def producible(self, value: Any) -> Any:
+        """The async iterable that `value` is or can be read as; None: it is no stream."""
+        ...
+
+    def produce(self, call: IncomingCall, iterable: Any) -> None:
+        """Send the values of `iterable` as the stream `call`, which the peer has been told of."""
+        ...
+
+
+class Streams(Protocol):
+    """Where streams within values are entered, as if the peer had called them."""
+
+    def offer(self) -> IncomingCall: ...
+
+    def withdraw(self, call: IncomingCall) -> None: ...
+
+
+class Passage:
+    """For one connection. `agreed` is kept up to date by it."""
+
+    def __init__(
+        self,
+        encoder: Encoder,
+        limits: Limits,
+        streams: Streams,
+        holder: Holder | None,
+        encode: EncodeHook | None,
+        decode: DecodeHook | None,
+    ) -> None:
+        self.functions = PassedFunctions(limits.callbacks)
+        self.agreed: frozenset[str] = frozenset()
+        self.decode = decode
+        self.lowered_types: set[type] = set()
+        """Types of whole values that had to be lowered: the next one is not tried without."""
+        self._encoder = encoder
+        self._streams = streams
+        self._holder = holder
+        self._lowering = Lowering(encode, limits.depth)
+
+    # On the way out ------------------------------------------------------------------------
+
+    def encode(self, message: m.Message) -> bytes:
+        """The frame of a message with what its values need; what a codec takes by itself is tried first."""
+        try:
+            return self._encoder.encode(message)
+        except NotSerializable as refusal:
+            return self.encode_lowered(message, refusal)
+
+    def encode_lowered(self, message: m.Message, refusal: NotSerializable | None = None) -> bytes:
+        """The frame of a message that a codec has refused, or would refuse.
+
+        Raises NotSerializable and LimitExceeded, and what the user's hook raises; then nothing has changed.
+        """
+        sending = _Sending(self, self._streams, self._holder, type(message) in _WITH_ARGUMENTS)
+        try:
+            lowered = self._lowered(message, sending)
+            if lowered is message and refusal is not None:
+                raise refusal
+            frame = self._encoder.encode(lowered)
+        except BaseException:
+            sending.take_back()
+            raise
+        if sending.passed or sending.offered:
+            sending.sent()
+            return Carrying(frame)
+        return frame
+
+    def _lowered(self, message: _Message, sending: _Sending) -> _Message:
+        changed: dict[str, Any] = {}
+        for field, root in _VALUES[type(message)]:
+            value = getattr(message, field)
+            if value is not None and value is not UNSET:
+                lowered = self._lowering.lower(value, root, sending)
+                if lowered is not value:
+                    changed[field] = lowered
+        if not changed:
+            return message
+        self._remember(message)
+        if sending.names:
+            for field, root in _VALUES[type(message)]:
+                sending.refuse_equal(changed.get(field, getattr(message, field)), root)
+            changed["callback_ids"] = tuple(passed.id for passed in sending.passed.values())
+            changed["stream_ids"] = tuple(str(call.id) for call, _ in sending.offered)
+        lowered_message: _Message = msgspec.structs.replace(message, **changed)
+        return lowered_message
+
+    def _remember(self, message: m.Message) -> None:
+        if type(message) is m.Chunks:
+            value = message.values[0]
+        elif type(message) is m.Result:
+            value = message.value
+        else:
+            return
+        if not isinstance(value, (list, dict, tuple)) and len(self.lowered_types) < _LOWERED_TYPES:
+            self.lowered_types.add(type(value))
+
+    @property
+    def pending(self) -> bool:
+        return self._encoder.pending
+
+    # On the way in -------------------------------------------------------------------------
+
+    def restore(self, value: Any, message: Any, *, arguments: bool = False) -> Any:
+        """`value` of a message with the functions and streams that it names (CBK-1, ARG-1).
+
+        Raises LimitExceeded, ProtocolError, and what the user's `decode` hook raises.
+        """
+        names: dict[str, Any] = {}
+        holder = self._holder
+        if holder is not None:
+            deep = hi.CALLBACK in self.agreed
+            if deep or arguments:
+                for id in dict.fromkeys(message.callback_ids):
+                    names[CALLBACK_PREFIX + id] = holder.callback(id)
+            if hi.STREAM_ARGUMENTS in self.agreed:
+                for id in message.stream_ids:
+                    if not id.startswith(STREAM_PREFIX):
+                        raise ProtocolError(
+                            f"a stream within a value has an id that begins with {STREAM_PREFIX!r}"
+                        )
+                    names[id] = holder.argument(id)
+            if names and not deep:  # kkrpc knows functions at the top level alone
+                value = [names.get(item, item) if type(item) is str else item for item in value]
+                names = {}
+        return restored(value, names, self.decode) if names or self.decode is not None else value
+
+
+class _Sending:
+    """What one message passes; the `Passing` of its lowering."""
+
+    def __init__(self, passage: Passage, streams: Streams, holder: Holder | None, arguments: bool) -> None:
+        self.passed: dict[str, Passed] = {}
+        self.offered: list[tuple[IncomingCall, Any]] = []
+        self.names: dict[str, str] = {}
+        """The strings that stand for something: to each the very object that was put in."""
+        self._passage = passage
+        self._streams = streams
+        self._holder = holder
+        self._arguments = arguments
+        self._known: dict[int, str] = {}
+
+    def function(self, value: Any, path: str) -> str:
+        passage = self._passage
+        if hi.CALLBACK not in passage.agreed and not (self._arguments and _at_top(path)):
+            raise NotSerializable(
+                type(value).__qualname__,
+                path,
+                "a stock peer takes functions as the arguments themselves, not within them",
+                needs_cbor=passage.pending,
+            )
+        if self._holder is not None:
+            value = self._holder.unwrapped(value, passage.functions)
+        passed = passage.functions.add(value)
+        self.passed[passed.id] = passed
+        name = CALLBACK_PREFIX + passed.id
+        return self.names.setdefault(name, name)
+
+    def stream(self, value: Any, path: str) -> str | None:
+        holder = self._holder
+        iterable = None if holder is None else holder.producible(value)
+        if iterable is None:
+            return None
+        if hi.STREAM_ARGUMENTS not in self._passage.agreed:
+            raise NotSerializable(
+                type(value).__qualname__,
+                path,
+                "a stock peer takes no streams within values",
+                needs_cbor=self._passage.pending,
+            )
+        if id(value) in self._known:
+            raise NotSerializable(type(value).__qualname__, path, "one stream stands in two places")
+        call = self._streams.offer()
+        self.offered.append((call, iterable))
+        name = str(call.id)
+        self._known[id(value)] = name
+        return self.names.setdefault(name, name)
+
+    def refuse_equal(self, value: Any, path: str) -> None:
+        """Raise NotSerializable for text of the user's that reads like one of the names."""
+        kind = type(value)
+        if kind is str:
+            if self.names.get(value, value) is not value:
+                raise NotSerializable(
+                    "str", path, "it would be taken for a function or stream of this message"
+                )
+        elif kind is dict:
+            for key, item in value.items():
+                self.refuse_equal(item, f"{path}[{key!r}]")
+        elif kind is list or kind is tuple:
+            for index, item in enumerate(value):
+                self.refuse_equal(item, f"{path}[{index}]")
+
+    def take_back(self) -> None:
+        for passed in self.passed.values():
+            self._passage.functions.forget_unsent(passed)
+        for call, _ in self.offered:
+            self._streams.withdraw(call)
+
+    def sent(self) -> None:
+        for passed in self.passed.values():
+            passed.count += 1
+        for call, iterable in self.offered:
+            assert self._holder is not None
+            self._holder.produce(call, iterable)
+
+
+def _at_top(path: str) -> bool:
+    return path.startswith("args[") and path.find("]") == len(path) - 1
+
+
+_WITH_ARGUMENTS = frozenset((m.Request, m.Construct))
+# The fields of each message that hold values, with their names in the error of one that cannot be sent.
+_CALL_VALUES = (("args", "args"), ("kwargs", "kwargs"))
+_VALUES: dict[type, tuple[tuple[str, str], ...]] = {
+    m.Request: (*_CALL_VALUES, ("meta", "meta")),
+    m.Construct: (*_CALL_VALUES, ("meta", "meta")),
+    m.Callback: _CALL_VALUES,
+    m.Set: (("value", "value"),),
+    m.Result: (("value", "result"),),
+    m.Chunks: (("values", "values"),),
+    m.StreamEnd: (("result", "result"),),
+}
