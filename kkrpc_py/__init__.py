@@ -2,13 +2,16 @@
 
 from typing import TYPE_CHECKING
 
-from kkrpc_py.channel.call import Call
+from kkrpc_py.channel.call import Call, OutgoingInfo
+from kkrpc_py.channel.callbacks import LocalCallback, RemoteCallback, callback
 from kkrpc_py.channel.channel import RPCChannel, current_channel
+from kkrpc_py.channel.declarations import Property, method, stream
 from kkrpc_py.channel.expose import inline, namespace
 from kkrpc_py.channel.interceptors import CallContext, Interceptor, Next
 from kkrpc_py.channel.sink import StreamSink
 from kkrpc_py.channel.stream import StreamCall
 from kkrpc_py.errors import (
+    CallbackReleased,
     CallCancelled,
     CallTimeout,
     ChannelClosed,
@@ -16,8 +19,11 @@ from kkrpc_py.errors import (
     LimitExceeded,
     MethodNotFound,
     NotSerializable,
+    PropertyNotFound,
     ProtocolError,
     RemoteError,
+    ValidationFailed,
+    ValidationIssue,
 )
 from kkrpc_py.limits import Limits
 
@@ -38,30 +44,41 @@ __all__ = [
     "CallCancelled",
     "CallContext",
     "CallTimeout",
+    "CallbackReleased",
     "ChannelClosed",
     "Interceptor",
     "KkrpcError",
     "LimitExceeded",
     "Limits",
+    "LocalCallback",
     "MethodNotFound",
     "Next",
     "NotSerializable",
+    "OutgoingInfo",
+    "Property",
+    "PropertyNotFound",
     "ProtocolError",
     "RPCChannel",
+    "RemoteCallback",
     "RemoteError",
     "StreamCall",
     "StreamSink",
+    "ValidationFailed",
+    "ValidationIssue",
+    "callback",
     "connect_tcp",
     "connect_unix",
     "current_channel",
     "inline",
     "memory_pair",
+    "method",
     "namespace",
     "open_process",
     "run_stdio",
     "serve_stdio",
     "serve_tcp",
     "serve_unix",
+    "stream",
 ]
 
 if not TYPE_CHECKING:  # a checker that saw it would take every misspelt name for one of these

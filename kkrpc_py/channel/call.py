@@ -72,7 +72,7 @@ returned, is over: with None, or with what it raised."""
 class CallOptions(msgspec.Struct, frozen=True):
     """What one call does otherwise than its channel."""
 
-    timeout: float | None | UnsetType = UNSET
+    timeout: float | UnsetType | None = UNSET
     """Seconds, or None for no end; UNSET: the channel's."""
     metadata: Mapping[str, Any] | None = None
     """Goes on top of the provider's."""

@@ -1,4 +1,4 @@
-"""Functions that cross the channel: the peer's as `RemoteCallback`, this side's with `callback` for their life.
+"""Functions that cross the channel: the peer's as `RemoteCallback`, this side's, if need be, as `callback`.
 
 It owns what the application holds, and what this side holds of the peer. Who may call what is
 `core.callbacks`'; running a function that the peer calls is `channel.dispatch`'s.
@@ -33,9 +33,9 @@ class CallbackHost(CallHost, Protocol):
 class RemoteCallback(Generic[P, R_co]):
     """A function of the peer: `await cb(1)` calls it there.
 
-    Between kkrpc_py peers the call gives the function's result, or raises what it raised; toward a stock peer it
-    gives None as soon as it is sent. `notify` never waits. When the last reference to it goes, the peer is told
-    that it may forget the function.
+    Between kkrpc_py peers the call gives the function's result, or raises what it raised; toward a stock peer
+    it gives None as soon as it is sent. `notify` never waits. When the last reference to it goes, the peer is
+    told that it may forget the function.
     """
 
     __slots__ = ("__weakref__", "_count", "_host", "_id")
@@ -62,7 +62,7 @@ class RemoteCallback(Generic[P, R_co]):
         host.post(lambda: send_notice(host, id, held, kwargs or None))
 
     def release(self) -> None:
-        """Tell the peer that this side calls it no more; it is done by itself when the last reference goes."""
+        """Tell the peer that this side calls it no more, as the end of the last reference does by itself."""
         count, self._count = self._count, 0
         if count:
             self._host.callbacks.gone(self._id, count)
@@ -92,7 +92,7 @@ class HeldCallbacks:
         return len(self._held)
 
     def get(self, id: str) -> RemoteCallback[..., Any]:
-        """The function that a message has named: the same object as long as it lives. Raises LimitExceeded."""
+        """The function that a message names: the same object as long as it lives. Raises LimitExceeded."""
         known = self._held.get(id)
         found = known() if known is not None else None
         if found is None or not found._count:
@@ -165,7 +165,9 @@ class LocalCallback(Generic[P, R]):
 
 
 def callback(function: Callable[P, R]) -> LocalCallback[P, R]:
-    """`function` as an argument whose life is in your hands::
+    """`function` as an argument whose life is in your hands.
+
+    ::
 
         with kk.callback(on_progress) as progress:
             await api.process(paths, progress)

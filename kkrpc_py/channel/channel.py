@@ -7,23 +7,26 @@ and what callers hold is in `channel.call` and `channel.stream`.
 
 from __future__ import annotations
 
+import contextvars
 import functools
 import logging
 from collections.abc import Awaitable, Callable, Sequence
 from contextvars import ContextVar
 from types import GeneratorType, SimpleNamespace, TracebackType
-from typing import Any, TypedDict
+from typing import Any, ParamSpec, TypedDict, TypeVar, overload
 
 import anyio
 from anyio.abc import ByteReceiveStream, TaskGroup
 
 from kkrpc_py.channel.call import CallHook, MetadataProvider, PendingCall
 from kkrpc_py.channel.callbacks import HeldCallbacks, LocalCallback, RemoteCallback
+from kkrpc_py.channel.declarations import Property
 from kkrpc_py.channel.dispatch import INLINE_TURN, Dispatcher
 from kkrpc_py.channel.expose import Exposed
 from kkrpc_py.channel.interceptors import Interceptor
 from kkrpc_py.channel.local import invoke_local
 from kkrpc_py.channel.parking import Parking, current_parking
+from kkrpc_py.channel.portal import Portal
 from kkrpc_py.channel.proxy import Remote, construct, set_
 from kkrpc_py.channel.stream import StreamCall, StreamReceiver
 from kkrpc_py.channel.threads import Post, ThreadedGenerator, Threads, current_post
@@ -42,7 +45,9 @@ __all__ = ["ConnectOptions", "RPCChannel", "ServeOptions", "current_channel"]
 
 _log = logging.getLogger("kkrpc_py")
 
-_SUPERJSON = b'{"json":'
+T = TypeVar("T")
+P = ParamSpec("P")
+
 _READ_BYTES = 1 << 18
 _LAST_WORDS_SECONDS = 0.5
 """What the reader has, once writing has failed, to read what the peer had sent before."""
@@ -104,7 +109,9 @@ class RPCChannel:
         :param expose: the object or dict whose methods the peer may call; see `docs/security.md`.
         :param interceptors: run around every handler, the first one outermost.
         :param timeout: seconds after which a call without an answer raises CallTimeout; None: never.
-        :param codec: "auto" writes JSON where it is exact and CBOR where both sides know it.
+        :param codec: "auto" writes JSON where it is exact and CBOR where both sides know it, and answers a
+            peer that writes superjson in that; "superjson" writes it from the start, which a kkrpc peer reads
+            by itself and which carries more than JSON.
         :param hello: offer the extensions first; a server that is called leaves it to its client.
         :param tracebacks: send the tracebacks of handlers' errors to the peer.
         :param passthrough: gets each line that is no message, without its line feed; by default
@@ -140,7 +147,6 @@ class RPCChannel:
         self._passthrough = passthrough
         self._lost_hook: Callable[[ChannelClosed], Awaitable[ChannelClosed]] | None = None
         self._preamble = b""
-        self._warned = False
         self._error: KkrpcError | None = None
         self._crash: BaseException | None = None
         self._entered = False
@@ -161,18 +167,32 @@ class RPCChannel:
 
     # Use -----------------------------------------------------------------------------------
 
-    def remote(self) -> Any:
-        """The other side's API: `await channel.remote().math.add(1, 2)`."""
-        return Remote(self, "")
+    @overload
+    def remote(self) -> Any: ...
 
-    async def set(self, target: Any, value: Any) -> None:
+    @overload
+    def remote(self, api: Callable[..., T], /) -> T: ...
+
+    def remote(self, api: Any = None) -> Any:
+        """The other side's API: `await channel.remote().math.add(1, 2)`.
+
+        With a class, `channel.remote(API)` has its types, and what arrives is converted to them; see
+        docs/typing.md.
+        """
+        if api is None:
+            return Remote(self, "")
+        from kkrpc_py.channel.typed import typed_remote  # with the machinery of annotations
+
+        return typed_remote(self, api)
+
+    async def set(self, target: Property[T], value: T) -> None:
         """Write a property of the other side: `await channel.set(api.settings.theme, "dark")`.
 
         Raises what the peer says where it does not allow that.
         """
         await set_(target, value)
 
-    async def construct(self, cls: Any, /, *args: Any, **kwargs: Any) -> Any:
+    async def construct(self, cls: Callable[P, Any], /, *args: P.args, **kwargs: P.kwargs) -> Any:
         """Make an instance on the other side: `await channel.construct(api.Greeter, "hi")`.
 
         What comes back are its public fields, by value.
@@ -232,7 +252,11 @@ class RPCChannel:
     def producible(self, value: Any) -> Any:
         if hasattr(type(value), "__aiter__"):
             return value
-        return ThreadedGenerator(value, self._generator_threads) if type(value) is GeneratorType else None
+        if type(value) is GeneratorType:
+            return ThreadedGenerator(value, self._generator_threads)
+        if hasattr(type(value), "__next__"):
+            return ThreadedGenerator((item for item in value), self._generator_threads)
+        return None
 
     def produce(self, call: IncomingCall, iterable: Any) -> None:
         self._dispatcher.produce(call, iterable)
@@ -258,6 +282,9 @@ class RPCChannel:
         self._task_group: TaskGroup = anyio.create_task_group()
         await self._task_group.__aenter__()
         self._pool = WorkerPool(self._task_group, self.parking)
+        context = contextvars.copy_context()
+        context.run(_current.set, self)
+        self.portal = Portal(self._pool, self.post, self._closed_error, context)
         self._dispatcher = Dispatcher(
             self,
             self._exposed,
@@ -326,6 +353,7 @@ class RPCChannel:
         if self._stopping:
             return
         self._stopping = True
+        self.portal.close()
         self._pool.close()
         self._dispatcher.wake_producers()
         self._stopped_event.set()
@@ -499,9 +527,6 @@ class RPCChannel:
             _log.warning("the peer broke a rule (%d so far): %s", violation.number, violation.reason)
 
     def _notice(self, noise: ev.Noticed) -> None:
-        if noise.data.startswith(_SUPERJSON) and not self._warned:
-            self._warned = True
-            _log.warning("the peer writes superjson, which this side does not read: have it write plain JSON")
         if self._passthrough is None:
             _log.info(
                 "not a message (%s): %s", noise.reason, noise.data[:200].decode(errors="backslashreplace")

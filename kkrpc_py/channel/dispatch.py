@@ -149,7 +149,7 @@ class Dispatcher:
     def call_back(
         self, call: IncomingCall, passed: Passed, args: list[Any], kwargs: dict[str, Any] | None
     ) -> None:
-        """Call a function of this side for the peer: a `def` here and now, so that the calls keep their order."""
+        """Call a function of this side for the peer: a `def` here and now, so that they keep their order."""
         if call.stopping():
             self._answer_cancel(call)
             return

@@ -20,7 +20,7 @@ __all__ = ["invoke_local"]
 
 
 async def invoke_local(dispatcher: Dispatcher, method: str, args: list[Any], kwargs: dict[str, Any]) -> Any:
-    """What the peer would get from calling `method`: a value, or an async iterator over the stream's values."""
+    """What the peer would get from calling `method`: a value, or an async iterator over a stream's values."""
     handler = dispatcher.exposed.find(method)
     ctx = CallContext(method, args, kwargs)
     streams: list[Any] = []

@@ -65,7 +65,7 @@ class Remote:
     def with_options(
         self,
         *,
-        timeout: float | None | UnsetType = UNSET,
+        timeout: float | UnsetType | None = UNSET,
         metadata: Mapping[str, Any] | None = None,
     ) -> Remote:
         """The same path, and all below it, for calls with a timeout or metadata of their own.
@@ -100,21 +100,21 @@ def get(target: Remote) -> Call[Any]:
     )
 
 
-def set_(target: Remote, value: Any) -> Call[Any]:
+def set_(target: Any, value: Any) -> Call[Any]:
     """The call that writes the property."""
     path = _property(target)
     question = Question(Set(None, _segments(path), value), path, "set")
     return Call(target._kk_host, path, [], target._kk_options, question)
 
 
-def construct(target: Remote, args: list[Any], kwargs: dict[str, Any]) -> Call[Any]:
+def construct(target: Any, args: list[Any], kwargs: dict[str, Any]) -> Call[Any]:
     """The call that makes an instance."""
     path = _property(target)
     question = Question(Construct(None, path, args, kwargs=kwargs or None), path, "construct")
     return Call(target._kk_host, path, args, target._kk_options, question)
 
 
-def _property(target: Remote) -> str:
+def _property(target: Any) -> str:
     if not isinstance(target, Remote):
         raise TypeError(
             f"name a path of the remote API, such as api.settings.theme, not a {type(target).__name__}"

@@ -174,6 +174,17 @@ class StreamReceiver:
             held, self._held = self._held, None
             self._give_back(*held)
 
+    def take(self) -> list[Any]:
+        """All the values that are there, in order, maybe none; their credit goes back."""
+        taken = self.values[::-1]
+        self.values.clear()
+        self.release()
+        frames, self._frames = self._frames or (), None
+        for values, size in frames:
+            taken += values
+            self._give_back(len(values), size)
+        return taken
+
     async def change(self) -> None:
         """Wait until something has arrived."""
         # On asyncio a task that is woken in each turn of the loop is never found waiting to be cancelled.
@@ -270,6 +281,13 @@ class StreamIterator(Generic[T]):
             raise
         return value
 
+    async def next_batch(self) -> list[T]:
+        """The next value and all that have arrived behind it. Raises what `__anext__` raises."""
+        values = [await self.__anext__()]
+        if self._receiver is not None:
+            values += self._receiver.take()
+        return values
+
     async def aclose(self) -> None:
         """Stop the stream; returns when the producer has cleaned up, where the peer confirms that."""
         self._begin = None
@@ -305,6 +323,9 @@ class ConvertingIterator(StreamIterator[T]):
                 self._receiver.cancel()
             raise
         return converted
+
+    async def next_batch(self) -> list[T]:
+        return [await self.__anext__()]
 
 
 def iterate(receiver: StreamReceiver) -> StreamIterator[Any]:

@@ -10,12 +10,15 @@ import contextvars
 import threading
 from collections import deque
 from collections.abc import Callable, Generator
+from contextvars import ContextVar
 from typing import Any
 
 import anyio
 from anyio.lowlevel import checkpoint_if_cancelled, current_token
 
-__all__ = ["Post", "ThreadedGenerator", "Threads", "current_post"]
+from kkrpc_py.errors import CallCancelled
+
+__all__ = ["Post", "ThreadScope", "ThreadedGenerator", "Threads", "current_post", "thread_scope"]
 
 Post = Callable[[Callable[[], object]], None]
 """Runs a function on the event loop soon; callable from any thread and from a finalizer."""
@@ -38,6 +41,38 @@ def current_post() -> Post:
             pass
 
     return post
+
+
+class ThreadScope:
+    """What a handler's thread waits for: when the handler is cancelled, it waits no more."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()  # held for moments only
+        self._aborts: list[Callable[[], object]] = []
+        self._cancelled = False
+
+    def add(self, abort: Callable[[], object]) -> None:
+        """Have `abort` called by `cancel`. Raises CallCancelled if that has come already."""
+        with self._lock:
+            if self._cancelled:
+                raise CallCancelled("the handler was cancelled")
+            self._aborts.append(abort)
+
+    def discard(self, abort: Callable[[], object]) -> None:
+        with self._lock:
+            if abort in self._aborts:
+                self._aborts.remove(abort)
+
+    def cancel(self) -> None:
+        with self._lock:
+            self._cancelled = True
+            aborts, self._aborts = self._aborts, []
+        for abort in aborts:
+            abort()
+
+
+thread_scope: ContextVar[ThreadScope | None] = ContextVar("kkrpc_py thread scope", default=None)
+"""That of the handler which runs in this context, where it runs on a thread."""
 
 
 class Threads:
@@ -88,11 +123,13 @@ class Threads:
             job()
             del job  # and what it holds, before the wait for the next
 
-    async def run(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    async def run(self, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
         """What `function` returns or raises. A cancelled wait leaves the thread to itself."""
         done = anyio.Event()
         outcome: list[Any] = []
         context = contextvars.copy_context()
+        scope = ThreadScope()
+        context.run(thread_scope.set, scope)
 
         def job() -> None:
             try:
@@ -106,6 +143,7 @@ class Threads:
             await done.wait()
         except BaseException:
             self._withdraw(job)
+            scope.cancel()
             raise
         returned, value = outcome
         outcome.clear()
@@ -134,6 +172,8 @@ class ThreadedGenerator:
         self._ended = False
         self._stop = False
         self._context = contextvars.copy_context()
+        self._scope = ThreadScope()
+        self._context.run(thread_scope.set, self._scope)
         self._changed: anyio.Event | None = None
 
     def __aiter__(self) -> ThreadedGenerator:
@@ -165,6 +205,7 @@ class ThreadedGenerator:
             self._stop = True
             self._values.clear()
             self._lock.notify()
+        self._scope.cancel()
 
     async def aclose(self) -> None:
         """Stop the generator at its next `yield`, and wait until its cleanup has run."""

@@ -57,7 +57,7 @@ class PassedFunctions:
         return passed
 
     def give_back(self, id: str, count: int) -> bool:
-        """The peer holds the function no more, as far as `count` messages go. False: it gives back too much."""
+        """The peer holds the function no more, as far as `count` messages go. False: that is too many."""
         passed = self._by_id.get(id)
         if passed is None:
             return True  # released by this side meanwhile

@@ -230,7 +230,7 @@ class Connection:
         return self._agreed is not None and hi.METADATA in self._agreed
 
     def notify(self, callback_id: str, args: list[Any], kwargs: dict[str, Any] | None = None) -> None:
-        """Call a function of the peer without waiting for what becomes of it (CBK-4); raises as `call` does."""
+        """Call a function of the peer and wait for nothing (CBK-4); raises as `call` does."""
         if kwargs and not self.calls_back:
             raise NotSerializable("dict", "kwargs", "a stock peer takes positional arguments alone")
         # An id that nobody waits for: the answer of a peer that gives one is not missed.
@@ -240,7 +240,7 @@ class Connection:
             self._leave(id)
 
     def give_back(self, counts: dict[str, int]) -> None:
-        """This side holds these functions of the peer no more (CBK-6)."""
+        """Say that this side holds these functions of the peer no more (CBK-6)."""
         if counts and self.calls_back:
             self._put(m.CallbackRelease(counts))
 
@@ -590,7 +590,7 @@ class Connection:
         return None if call is None else ev.PropertyRequested(call, message.path, value)
 
     def _on_callback(self, message: m.Callback, size: int) -> ev.Event | None:
-        """Toward a peer that knows `callback` it is a question like any other; a stock one waits for nothing."""
+        """From a peer that knows `callback` it is a question like any other; a stock one waits for nothing."""
         answered = self.calls_back and message.id is not None
         if answered and message.id in self.incoming:
             return self._in_use(message.id)

@@ -52,7 +52,7 @@ class Outbox:
         """Forget what `lane` still holds: its consumer has said that it reads no more."""
         if lane.frames is None:
             return
-        carrying = deque(frame for frame in lane.frames if type(frame) is Carrying)
+        carrying: deque[bytes] = deque(frame for frame in lane.frames if type(frame) is Carrying)
         self.size -= sum(map(len, lane.frames)) - sum(map(len, carrying))
         if carrying:
             lane.frames = carrying

@@ -1,7 +1,7 @@
 """Functions and streams within values, on their way out and in; and the users' own types (CBK, ARG, VAL-9).
 
-It owns which of them a message names, and takes back what a message that was never sent had registered. It does
-not own the objects that the application sees: `Holder` makes them, and runs the producers.
+It owns which of them a message names, and takes back what a message that was never sent had registered.
+It does not own the objects that the application sees: `Holder` makes them, and runs the producers.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from kkrpc_py.core import hello as hi
 from kkrpc_py.core.callbacks import Passed, PassedFunctions
 from kkrpc_py.core.calls import IncomingCall
 from kkrpc_py.core.outbox import Carrying
-from kkrpc_py.errors import LimitExceeded, NotSerializable, ProtocolError
+from kkrpc_py.errors import NotSerializable, ProtocolError
 from kkrpc_py.limits import Limits
 from kkrpc_py.wire import messages as m
 from kkrpc_py.wire.classic import CALLBACK_PREFIX, STREAM_PREFIX
@@ -37,7 +37,7 @@ class Holder(Protocol):
         ...
 
     def argument(self, id: str) -> Any:
-        """The object for a stream of the peer that has just been named. Raises ProtocolError, LimitExceeded."""
+        """The object for a stream that the peer has just named. Raises ProtocolError and LimitExceeded."""
         ...
 
     def unwrapped(self, value: Any, functions: PassedFunctions) -> Any:
