@@ -1,0 +1,75 @@
+"""The exceptions of kkrpc_py, and what each one means to its catcher.
+
+::
+
+    KkrpcError
+    ├── RemoteError             the peer's handler raised; also the builtin of the same name
+    │   ├── MethodNotFound      nothing callable is exposed under that name
+    │   ├── PropertyNotFound    nothing that can be read or set is exposed under that path
+    │   └── CallbackReleased    the callback's owner has released it, or never gave it
+    ├── ValidationFailed        arguments, a result or a chunk of the wrong shape; also ValueError
+    ├── CallTimeout             also TimeoutError
+    ├── CallCancelled           the call or stream was cancelled by this side or the peer
+    ├── ChannelClosed           the connection is gone; also ConnectionError
+    ├── ProtocolError           the peer broke a rule of spec/protocol.md
+    ├── LimitExceeded           a bound of `Limits` was hit, here or at the peer
+    ├── NotSerializable         a value that no agreed codec carries exactly; also TypeError
+    └── InternalError           a fault of this library; its text stays on this side
+
+`library` has what this library raises by itself, `remote` what the peer's handlers raise and the users'
+own classes among it, `mapping` the way between exceptions and `ErrorValue`, the dialect-free form of an
+error on the wire. None of them owns where exceptions are caught: that is `channel.dispatch`, the one
+boundary between handlers and the wire.
+"""
+
+from __future__ import annotations
+
+from kkrpc_py.errors.library import (
+    CallCancelled,
+    CallTimeout,
+    ChannelClosed,
+    InternalError,
+    KkrpcError,
+    LimitExceeded,
+    NotSerializable,
+    Phase,
+    ProtocolError,
+    ValidationFailed,
+    ValidationIssue,
+)
+from kkrpc_py.errors.mapping import NO_API, ErrorValue, error_from_wire, error_to_wire
+from kkrpc_py.errors.remote import (
+    CallbackReleased,
+    ErrorRegistry,
+    MethodNotFound,
+    PropertyNotFound,
+    RemoteError,
+)
+
+__all__ = [
+    "NO_API",
+    "CallCancelled",
+    "CallTimeout",
+    "CallbackReleased",
+    "ChannelClosed",
+    "ErrorRegistry",
+    "ErrorValue",
+    "InternalError",
+    "KkrpcError",
+    "LimitExceeded",
+    "MethodNotFound",
+    "NotSerializable",
+    "Phase",
+    "PropertyNotFound",
+    "ProtocolError",
+    "RemoteError",
+    "ValidationFailed",
+    "ValidationIssue",
+    "error_from_wire",
+    "error_to_wire",
+]
+
+# Tracebacks and pickles name the public place.
+for _name in __all__:
+    if isinstance(globals()[_name], type):
+        globals()[_name].__module__ = __name__
