@@ -29,6 +29,10 @@ class CallbackHost(CallHost, Protocol):
 
     callbacks: HeldCallbacks
 
+    def on_loop(self) -> bool:
+        """Whether this is the thread of the channel's event loop."""
+        ...
+
 
 class RemoteCallback(Generic[P, R_co]):
     """A function of the peer: `await cb(1)` calls it there.
@@ -58,8 +62,10 @@ class RemoteCallback(Generic[P, R_co]):
         """Call it and wait for nothing; from any thread. What becomes of it is not told."""
         self._check()
         host, id, held = self._host, self._id, list(args)
-        # Wherever this is called, calls leave in their order, and no thread touches the connection.
-        host.post(lambda: send_notice(host, id, held, kwargs or None))
+        if host.on_loop():  # it goes ahead of the answer that follows it
+            send_notice(host, id, held, kwargs or None)
+        else:
+            host.post(lambda: send_notice(host, id, held, kwargs or None))
 
     def release(self) -> None:
         """Tell the peer that this side calls it no more, as the end of the last reference does by itself."""

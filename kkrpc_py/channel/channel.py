@@ -235,6 +235,9 @@ class RPCChannel:
 
     # What values need that are more than values ------------------------------------------------
 
+    def on_loop(self) -> bool:
+        return self.portal.on_loop()
+
     def callback(self, id: str) -> RemoteCallback[..., Any]:
         return self.callbacks.get(id)
 

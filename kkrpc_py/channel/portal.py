@@ -46,7 +46,7 @@ class Portal:
         where this thread runs a handler that is cancelled meanwhile. What this thread stops waiting for,
         by Ctrl+C, is cancelled.
         """
-        if threading.get_ident() == self._loop_thread:
+        if self.on_loop():
             raise RuntimeError("a blocking call on the event loop that has to answer it: await instead")
         errand = _Errand(self, function, args, kwargs)
         scope = thread_scope.get()
@@ -63,6 +63,9 @@ class Portal:
             if scope is not None:
                 scope.discard(errand.abort)
         return errand.outcome()  # type: ignore[no-any-return]  # what `function` gave, unchanged
+
+    def on_loop(self) -> bool:
+        return threading.get_ident() == self._loop_thread
 
     def close(self) -> None:
         """Nothing more is begun; who waits for what has begun waits on. On the loop, before the pool's."""

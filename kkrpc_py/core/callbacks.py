@@ -20,7 +20,7 @@ class Passed(msgspec.Struct, eq=False):
 
     id: str
     function: Any
-    key: tuple[int, int]
+    key: tuple[int, int | str]
     count: int = 0
     """Messages that named it and were not given back; a stock peer never gives one back."""
     handler: Any = None
@@ -33,7 +33,7 @@ class PassedFunctions:
     def __init__(self, most: int) -> None:
         self._most = most
         self._by_id: dict[str, Passed] = {}
-        self._by_key: dict[tuple[int, int], Passed] = {}
+        self._by_key: dict[tuple[int, int | str], Passed] = {}
         self._last = 0
 
     def __len__(self) -> int:
@@ -85,8 +85,10 @@ class PassedFunctions:
         del self._by_id[passed.id], self._by_key[passed.key]
 
 
-def _key(function: Any) -> tuple[int, int]:
-    # A bound method is made anew each time it is named. Entries hold both, so that the ids stay theirs.
+def _key(function: Any) -> tuple[int, int | str]:
+    # A bound method is made anew each time it is named. Entries hold its object, so that the id stays its own.
     if type(function) is types.MethodType:
-        return id(function.__func__), id(function.__self__)
+        return id(function.__self__), id(function.__func__)
+    if type(function) is types.BuiltinMethodType and not isinstance(function.__self__, types.ModuleType):
+        return id(function.__self__), function.__name__
     return id(function), 0

@@ -17,11 +17,7 @@ from typing import Any, Protocol
 import msgspec
 
 from kkrpc_py.errors import NotSerializable
-
-try:
-    from kkrpc_py.wire import js
-except ImportError:
-    js = None
+from kkrpc_py.wire import js
 
 __all__ = ["DecodeHook", "EncodeHook", "Lowering", "Passing", "restored"]
 
@@ -138,11 +134,9 @@ class Lowering:
             return {field.name: getattr(value, field.name) for field in dataclasses.fields(kind)}
         if isinstance(value, tuple) and hasattr(kind, "_fields"):
             return list(value)
-        if js is None:
-            pass
-        elif kind is js.BigInt:
+        if kind is js.BigInt:
             return int(value)
-        elif kind is js.Map:
+        if kind is js.Map:
             return dict(value)
         for library, replace in _LIBRARIES.items():
             module = sys.modules.get(library)  # whoever has such a value has imported it

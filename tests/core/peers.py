@@ -13,10 +13,13 @@ import cbor2
 
 from kkrpc_py.core import events as ev
 from kkrpc_py.core.calls import IncomingCall, OutgoingCall
-from kkrpc_py.core.connection import Codec, Connection
+from kkrpc_py.core.connection import Connection
 from kkrpc_py.limits import Limits
+from kkrpc_py.wire.codec import Codec
 
-ALL_FEATURES = ["credit", "batch", "result", "cancel", "cbor"]
+ALL_FEATURES = [
+    "batch", "callback", "cancel", "cbor", "credit", "kwargs", "metadata", "result", "stream-arguments",
+]  # fmt: skip
 
 
 def line(**fields: Any) -> bytes:

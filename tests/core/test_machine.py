@@ -24,10 +24,11 @@ from msgspec import UNSET
 from kkrpc_py.core import credit
 from kkrpc_py.core import events as ev
 from kkrpc_py.core.calls import IncomingCall, OutgoingCall
-from kkrpc_py.core.connection import Codec, Connection
+from kkrpc_py.core.connection import Connection
 from kkrpc_py.core.tables import CalleeState, CallerState
 from kkrpc_py.errors import ErrorValue, NotSerializable, ProtocolError
 from kkrpc_py.limits import Limits
+from kkrpc_py.wire.codec import Codec
 from tests.core.peers import read_frame, request, response
 
 FRAME = 40_000

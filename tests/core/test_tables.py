@@ -11,7 +11,8 @@ from typing import Any
 
 import pytest
 
-from kkrpc_py.core import connection as connection_module
+from kkrpc_py.core import callee as callee_module
+from kkrpc_py.core import caller as caller_module
 from kkrpc_py.core import events as ev
 from kkrpc_py.core.calls import IncomingCall, OutgoingCall
 from kkrpc_py.core.tables import CALLEE, CALLER, CalleeEvent, CalleeState, CallerEvent, CallerState, Do
@@ -72,8 +73,8 @@ def tables() -> Iterator[tuple[Recorder, Recorder]]:
     """Both tables, recording. There is a test for each row, which asserts that it took that row alone."""
     caller, callee = Recorder(CALLER), Recorder(CALLEE)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(connection_module, "CALLER", caller)
-        patch.setattr(connection_module, "CALLEE", callee)
+        patch.setattr(caller_module, "CALLER", caller)
+        patch.setattr(callee_module, "CALLEE", callee)
         yield caller, callee
 
 

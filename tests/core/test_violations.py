@@ -412,30 +412,13 @@ def test_a_callback_nobody_passed_is_counted_call_11() -> None:
 # Refusals -------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    ("text", "error"),
-    [
-        (line(id="q", method="a.B", args=[], type="construct"), "a.B is not a constructor function"),
-        (line(id="q", path=["a", "b"], type="get"), "Property path a.b not found at a"),
-        (line(id="q", path=["a", "b"], value=1, type="set"), "Property path a.b not found at a"),
-        (line(id="q", path=[], type="get"), "Property path  not found at "),
-    ],
-)
-def test_what_is_not_offered_is_missing_call_6(text: bytes, error: str) -> None:
-    peer = Peer()
-    assert peer.send(text) == []
-    [answer] = peer.sent()
-    assert (answer["id"], answer["args"]) == ("q", {"error": error})
-    peer.is_alive()
-
-
 @pytest.mark.parametrize("letter", ["x", "é", "\ud800"])
 def test_a_refusal_that_would_be_too_long_is_cut_frm_6(letter: str) -> None:
     peer = Peer(limits=Limits(frame=2000))
     name = letter * 300 if letter != "x" else letter * 1900
-    assert peer.send(line(id="q", method=name, args=[], type="construct")) == []
-    assert [type(message["args"]["error"]) for message in peer.sent()] == [str]
-    assert peer.send(line(id="q", path=[name], type="get")) == []
+    [event] = peer.send(line(id="q", method=name, args=[], type="construct"))
+    assert isinstance(event, ev.ConstructRequested)
+    peer.connection.fail(event.call, ErrorValue("Error", f"{name} is not a constructor function", bare=True))
     assert [type(message["args"]["error"]) for message in peer.sent()] == [str]
     peer.is_alive()
 
@@ -462,16 +445,6 @@ def test_one_call_too_many_is_refused_call_7(agreed: bool) -> None:
     peer.connection.respond(nameless.call, None)
     assert isinstance(peer.send(request(7))[0], ev.CallRequested)
     assert isinstance(peer.send(request(8))[0], ev.Violated)
-
-
-def test_a_call_with_callbacks_is_refused_call_11() -> None:
-    peer = Peer()
-    text = line(id="q", method="f", args=["__callback__c"], callbackIds=["c"], type="request")
-    assert peer.send(text) == []
-    [answer] = peer.sent()
-    assert answer["id"] == "q"
-    assert type(answer["args"]["error"]) is str
-    peer.is_alive()
 
 
 def test_a_request_without_id_is_answered_without_id_msg_5() -> None:
