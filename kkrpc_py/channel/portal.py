@@ -6,11 +6,12 @@ cancelled, the loop may end, and nobody waits for what never comes. It starts no
 
 from __future__ import annotations
 
+import contextlib
 import contextvars
 import threading
 from collections.abc import Awaitable, Callable
 from contextvars import Context
-from typing import Any, TypeVar
+from typing import Any, Generic, TypeVar
 
 import anyio
 
@@ -18,9 +19,12 @@ from kkrpc_py.channel.threads import Post, thread_scope
 from kkrpc_py.channel.workers import WorkerPool
 from kkrpc_py.errors import CallCancelled
 
-__all__ = ["Portal"]
+__all__ = ["Portal", "loop_threads"]
 
 T = TypeVar("T")
+
+loop_threads: set[int] = set()
+"""Threads that run an event loop for channels alone: nothing may block them."""
 
 
 class Portal:
@@ -46,26 +50,36 @@ class Portal:
         where this thread runs a handler that is cancelled meanwhile. What this thread stops waiting for,
         by Ctrl+C, is cancelled.
         """
-        if self.on_loop():
-            raise RuntimeError("a blocking call on the event loop that has to answer it: await instead")
         errand = _Errand(self, function, args, kwargs)
         scope = thread_scope.get()
+        entered = False
         try:
-            if scope is not None:
-                scope.add(errand.abort)
-            self._admit(errand)
-            self.post(errand.begin)
+            try:
+                self._check_thread()
+                if scope is not None:
+                    scope.add(errand.abort)
+                    entered = True
+                self._admit(errand)
+            except Exception:
+                errand.refuse()
+                raise
             errand.done.acquire()
         except BaseException:
             errand.abort()
             raise
         finally:
-            if scope is not None:
+            if scope is not None and entered:
                 scope.discard(errand.abort)
         return errand.outcome()  # type: ignore[no-any-return]  # what `function` gave, unchanged
 
-    def on_loop(self) -> bool:
-        return threading.get_ident() == self._loop_thread
+    def wait(self, awaitable: Awaitable[T]) -> T:
+        """The same for an awaitable, which is closed where it will not be awaited."""
+        return self.run(_Awaited(awaitable))
+
+    def start(self, function: Callable[[], Awaitable[object]]) -> None:
+        """Have `await function()` run on the loop, if that still can be; nobody hears what came of it."""
+        with contextlib.suppress(Exception):
+            self._admit(_Errand(self, function, (), {}))
 
     def close(self) -> None:
         """Nothing more is begun; who waits for what has begun waits on. On the loop, before the pool's."""
@@ -75,11 +89,17 @@ class Portal:
         for errand in waiting:
             errand.discard()
 
+    def _check_thread(self) -> None:
+        thread = threading.get_ident()
+        if thread == self._loop_thread or thread in loop_threads:
+            raise RuntimeError("a blocking call on an event loop: await it, or make the handler a `def`")
+
     def _admit(self, errand: _Errand) -> None:
         with self._lock:
             if self._closed:
                 raise self._closed_error()
             self._errands.add(errand)
+        self.post(errand.begin)
 
     def _begin(self, errand: _Errand) -> None:
         # A worker that is started for it must not inherit what that thread's context holds.
@@ -127,6 +147,11 @@ class _Errand:
         """Cancel it, from whichever thread."""
         self._portal.post(self._cancel)
 
+    def refuse(self) -> None:
+        """It was not admitted."""
+        if type(self._function) is _Awaited:
+            self._function.close()
+
     def outcome(self) -> Any:
         error, self._error = self._error, None
         if error is None:
@@ -162,6 +187,7 @@ class _Errand:
     def discard(self) -> None:
         if not self._over:
             self._error = self._interruption()
+            self.refuse()
             self._finish()
 
     def _interruption(self) -> Exception:
@@ -173,6 +199,7 @@ class _Errand:
 
     def _cancel(self) -> None:
         if self._over:
+            self._value = None  # nobody takes it: a stream, perhaps
             return
         self._cancelled = True
         if self.scope is not None:
@@ -185,3 +212,18 @@ class _Errand:
         self._portal._forget(self)
         del self._function, self._args, self._kwargs
         self.done.release()
+
+
+class _Awaited(Generic[T]):
+    """An awaitable as the function that an errand calls."""
+
+    def __init__(self, awaitable: Awaitable[T]) -> None:
+        self._awaitable = awaitable
+
+    async def __call__(self) -> T:
+        return await self._awaitable
+
+    def close(self) -> None:
+        close = getattr(self._awaitable, "close", None)
+        if close is not None:
+            close()
