@@ -1,0 +1,300 @@
+"""What an API's class says of each of its names: what may be asked for there, and what comes back.
+
+This module reads classes; it sends nothing, and calls nothing of theirs. `channel.typed` makes calls
+by what it finds. Hints are resolved when a name is first used: one that cannot be resolved is an
+error of that name alone.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import sys
+import types
+from collections import abc
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar, Final, get_args, get_origin, get_type_hints
+
+import msgspec
+
+from kkrpc_py.channel.call import Call
+from kkrpc_py.channel.declarations import Property, is_declared_stream
+from kkrpc_py.channel.issues import bare, is_union
+from kkrpc_py.channel.parameters import Parameters
+from kkrpc_py.channel.sink import StreamSink
+from kkrpc_py.channel.validation import _streams, converter
+
+__all__ = ["Member", "Scope", "member_of"]
+
+Scope = type | dict[str, Any]
+"""Where names are looked up: a class, or a dict in the body of one."""
+
+Convert = Callable[[Any], Any]
+
+_STEPPED = (abc.AsyncIterator, abc.AsyncGenerator)
+"""What `anext()` may be asked of."""
+_AWAITABLES = (abc.Awaitable, abc.Coroutine)
+_FUNCTIONS = (types.FunctionType, types.BuiltinFunctionType, functools.partial, functools.partialmethod)
+_POSITIONAL = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+
+
+class Member(msgspec.Struct, frozen=True, eq=False):
+    """One name of an API."""
+
+    label: str
+    """As errors name it: `API.add`."""
+    name: str = ""
+    """As the peer lists it."""
+    parameters: Parameters | None = None
+    """What a call takes; None: it cannot be called."""
+    streams: bool | None = None
+    """Whether a call opens a stream; None: the class does not say."""
+    stepped: bool = False
+    """The class promises that the call itself has `__anext__`."""
+    result: Convert | None = None
+    """Makes what comes back what the class says: a value, or a stream's return value."""
+    chunk: Convert | None = None
+    """The same for a stream's chunks."""
+    readable: bool = False
+    """It may be awaited for its value."""
+    constructs: bool = False
+    """It is a class, for `channel.construct`."""
+    scope: Scope | None = None
+    """Where the names below it are; None: there are none."""
+
+
+def member_of(scope: Scope, name: str, owner: str) -> Member:
+    """What `scope` says of `name`; `owner` is how errors name the scope.
+
+    Raises AttributeError where it says nothing, and TypeError where a hint cannot be resolved.
+    """
+    if type(scope) is dict:
+        if name not in scope:
+            raise AttributeError(f"{owner} has no {name!r}")
+        return _named(_from_value(scope[name], f"{owner}[{name!r}]"), name)
+    assert isinstance(scope, type)
+    return _from_class(scope, name)
+
+
+def _named(member: Member, name: str) -> Member:
+    return msgspec.structs.replace(member, name=name)
+
+
+@functools.lru_cache(maxsize=4096)
+def _from_class(cls: type, name: str) -> Member:
+    label = f"{cls.__name__}.{name}"
+    for base in cls.__mro__[:-1]:
+        if not base.__flags__ & _HEAP_TYPE:  # what a builtin has is nobody's API
+            continue
+        attributes = base.__dict__
+        annotations = inspect.get_annotations(base)
+        found = name in attributes
+        if not found and name not in annotations:
+            continue
+        value = attributes.get(name)
+        if name in annotations and not isinstance(value, _FUNCTIONS):
+            module = sys.modules.get(base.__module__)
+            hint = _resolve(annotations[name], vars(module) if module else {}, vars(base), label)
+            return _named(_from_hint(hint, label), name)
+        return _named(_from_value(value, label, base), name)
+    raise AttributeError(
+        f"{cls.__name__} has no {name!r}: what is asked for through it stands in its body, annotated at least"
+    )
+
+
+# What stands in a class body -------------------------------------------------------------
+
+
+def _from_value(value: Any, label: str, owner: type | None = None) -> Member:
+    if isinstance(value, type):
+        return _constructor(value, label)
+    if isinstance(value, property | functools.cached_property):
+        getter = value.fget if isinstance(value, property) else value.func
+        hint = _resolve_return(getter, inspect.signature(getter), label, owner) if getter else Any
+        return _from_hint(hint, label, data=True)
+    if isinstance(value, staticmethod):
+        return _method(value.__func__, label, owner, bound=True)
+    if isinstance(value, classmethod):
+        return _method(value.__func__, label, owner, bound=False)
+    if isinstance(value, _FUNCTIONS):
+        return _method(value, label, owner, bound=owner is None or not _binds(value))
+    scope: Scope | None = value if type(value) is dict else _scope(type(value))
+    if callable(value):
+        return msgspec.structs.replace(_method(value, label, owner, bound=True), scope=scope)
+    return Member(label, readable=True, scope=scope)
+
+
+def _binds(function: Any) -> bool:
+    return isinstance(function, types.FunctionType | functools.partialmethod)
+
+
+def _method(function: Any, label: str, owner: type | None, *, bound: bool) -> Member:
+    plain = function
+    while isinstance(plain, functools.partial | functools.partialmethod):
+        plain = plain.func
+    if not isinstance(plain, types.FunctionType):
+        plain = inspect.getattr_static(type(plain), "__call__", plain)
+    try:
+        signature = _signature(function)
+    except (TypeError, ValueError):  # some builtins have none
+        return Member(label, parameters=Parameters(label, None))
+    parameters = list(signature.parameters.values())
+    if not bound and parameters and parameters[0].kind in _POSITIONAL:
+        del parameters[0]
+    sink: Any = None
+    for parameter in parameters:
+        if _is_sink(parameter.annotation):
+            sink = _resolve(parameter.annotation, _globals(plain), _locals(owner), label)
+            parameters.remove(parameter)
+            break
+    hint = _resolve_return(plain, signature, label, owner)
+    called = Parameters(label, signature.replace(parameters=parameters))
+    if sink is not None:
+        chunk, *_ = (*get_args(sink), Any)
+        return Member(
+            label,
+            parameters=called,
+            streams=True,
+            chunk=_converter(chunk, label),
+            result=_converter(hint, label),
+        )
+    makes_stream = (
+        inspect.isasyncgenfunction(plain) or inspect.isgeneratorfunction(plain) or is_declared_stream(plain)
+    )
+    return _answer(hint, label, called, makes_stream, awaited=inspect.iscoroutinefunction(plain))
+
+
+def _signature(function: Any) -> inspect.Signature:
+    if isinstance(function, functools.partialmethod):
+        return inspect.signature(functools.partial(function.func, None, *function.args, **function.keywords))
+    return inspect.signature(function)
+
+
+def _is_sink(annotation: Any) -> bool:
+    if isinstance(annotation, str):
+        return annotation.split("[")[0].rpartition(".")[2] == StreamSink.__name__
+    return annotation is StreamSink or get_origin(annotation) is StreamSink
+
+
+# What an annotation says -----------------------------------------------------------------
+
+
+def _from_hint(hint: Any, label: str, *, data: bool = False) -> Member:
+    """`data`: what it is of is a property in any case."""
+    while _origin(hint) in (ClassVar, Final):
+        hint = (*get_args(hint), Any)[0]
+    origin, arguments = _origin(hint), get_args(bare(hint))
+    if origin is Property:
+        return Member(label, readable=True, result=_converter(arguments[0] if arguments else Any, label))
+    if origin in _AWAITABLES:
+        return Member(label, readable=True, result=_converter(_awaited(hint), label))
+    if origin is abc.Callable and not data:
+        returned = arguments[-1] if arguments else Any
+        return _answer(returned, label, Parameters(label, None), makes_stream=False, awaited=False)
+    if origin is type and arguments and isinstance(arguments[0], type):
+        return _constructor(arguments[0], label)
+    scope = _scope(origin)
+    if scope is None:
+        return Member(label, readable=True, result=_converter(hint, label))
+    call = inspect.getattr_static(scope, "__call__", None)
+    if isinstance(call, types.FunctionType) and not data:  # a class that says how it is called
+        return msgspec.structs.replace(_method(call, label, origin, bound=False), scope=scope)
+    if getattr(origin, "_is_protocol", False):
+        return Member(label, readable=True, scope=scope)
+    return Member(label, readable=True, scope=scope, result=_converter(hint, label))
+
+
+def _answer(hint: Any, label: str, called: Parameters, makes_stream: bool, *, awaited: bool) -> Member:
+    """A method that says of what it returns `hint`; `awaited`: the `async` of its `def` is not in it."""
+    steps = not awaited and _origin(hint) in _STEPPED
+    hint = _awaited(hint)
+    if makes_stream or _origin(hint) is Call or _streams(hint):
+        chunk, final = _streamed(hint)
+        return Member(
+            label,
+            parameters=called,
+            streams=True,
+            stepped=steps,
+            chunk=_converter(chunk, label),
+            result=_converter(final, label),
+        )
+    either = is_union(hint) and any(_streams(_awaited(each)) for each in get_args(hint))
+    if hint is Any or either:
+        return Member(label, parameters=called)
+    return Member(label, parameters=called, streams=False, result=_converter(hint, label))
+
+
+def _streamed(hint: Any) -> tuple[Any, Any]:
+    """The hints of a stream's chunks and of its return value."""
+    arguments = get_args(bare(hint))
+    final = arguments[2] if _origin(hint) is abc.Generator and len(arguments) == 3 else Any
+    return arguments[0] if arguments else Any, final
+
+
+def _awaited(hint: Any) -> Any:
+    while _origin(hint) in _AWAITABLES:
+        hint = get_args(bare(hint))[-1] if get_args(bare(hint)) else Any
+    return hint
+
+
+def _origin(hint: Any) -> Any:
+    return get_origin(bare(hint)) or bare(hint)
+
+
+def _constructor(cls: type, label: str) -> Member:
+    # An instance crosses as the fields that it has: it can be made again where its class says what they are.
+    try:
+        signature = inspect.signature(cls)
+    except (TypeError, ValueError):
+        signature = None
+    fields = hasattr(cls, "__dataclass_fields__") or issubclass(cls, msgspec.Struct)
+    return Member(
+        label,
+        parameters=Parameters(label, signature),
+        constructs=True,
+        result=_converter(cls, label) if fields else None,
+    )
+
+
+def _scope(cls: Any) -> type | None:
+    """`cls` where the names of an API may stand in it: it was made by a class statement."""
+    if not isinstance(cls, type) or cls.__module__ in _VALUE_MODULES or issubclass(cls, BaseException):
+        return None
+    return cls if cls.__flags__ & _HEAP_TYPE else None
+
+
+_HEAP_TYPE = 1 << 9
+_VALUE_MODULES = {"builtins", "datetime", "decimal", "enum", "uuid", "collections", "pathlib", "re", "typing"}
+
+
+def _converter(hint: Any, label: str) -> Convert | None:
+    return None if hint is Any else converter(hint, label)
+
+
+# Hints -----------------------------------------------------------------------------------
+
+
+def _resolve_return(function: Any, signature: inspect.Signature, label: str, owner: type | None) -> Any:
+    if signature.return_annotation is inspect.Signature.empty:
+        return Any
+    return _resolve(signature.return_annotation, _globals(function), _locals(owner), label)
+
+
+def _globals(function: Any) -> dict[str, Any]:
+    found: dict[str, Any] = getattr(inspect.unwrap(function), "__globals__", {})
+    return found
+
+
+def _locals(owner: type | None) -> Mapping[str, Any]:
+    return vars(owner) if owner is not None else {}
+
+
+def _resolve(annotation: Any, names: dict[str, Any], class_names: Mapping[str, Any], label: str) -> Any:
+    holder = type(label, (), {"__annotations__": {"hint": annotation}})
+    try:
+        return get_type_hints(holder, names, class_names, include_extras=True)["hint"]
+    except Exception as exc:
+        raise TypeError(
+            f"what {label} is annotated with cannot be resolved ({exc}): its names must exist at run time, "
+            "in its module or in its class"
+        ) from exc

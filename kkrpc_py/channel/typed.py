@@ -1,0 +1,172 @@
+"""`TypedRemote`: the other side's API as a class describes it. `channel.remote(API)` makes one.
+
+This module owns what a typed proxy adds to `Remote`: names that the class does not have are refused,
+arguments are put where its signatures have them, and what comes back is made what it says. Reading
+the class is `channel.members`'; to type checkers the proxy is an instance of the class
+(`channel.declarations`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Coroutine, Generator, Mapping
+from typing import Any, TypeVar, get_origin
+
+import msgspec
+from msgspec import UNSET, UnsetType
+
+from kkrpc_py.channel.call import Call, CallHost, CallOptions, Question, invoke
+from kkrpc_py.channel.members import Member, member_of
+from kkrpc_py.channel.proxy import Remote, get
+from kkrpc_py.channel.stream import StreamCall, StreamIterator
+from kkrpc_py.wire.messages import Request
+
+__all__ = ["TypedRemote", "typed_remote"]
+
+T = TypeVar("T")
+
+
+def typed_remote(host: CallHost, api: Any) -> Any:
+    """The other side's API, as the class `api` describes it.
+
+    Raises TypeError for what is no class.
+    """
+    cls = get_origin(api) or api
+    if not isinstance(cls, type):
+        raise TypeError(f"remote() takes the class of an API, most often a Protocol, not {api!r}")
+    return TypedRemote(host, "", None, Member(cls.__name__, scope=cls))
+
+
+class TypedRemote(Remote):
+    """A path on the other side of which a class says what it is."""
+
+    _kk_member: Member
+    _kk_answer: CallOptions | None
+    """What a call or a read of it does."""
+
+    def __init__(self, host: CallHost, path: str, options: CallOptions | None, member: Member) -> None:
+        answer = options
+        if member.result is not None or member.chunk is not None:
+            answer = msgspec.structs.replace(
+                options or CallOptions(), result=member.result, chunk=member.chunk
+            )
+        # What `construct` makes of a class comes with the options; below it there is nothing to inherit them.
+        super().__init__(host, path, answer if member.constructs else options)
+        self.__dict__.update(_kk_member=member, _kk_answer=answer)
+
+    def __getitem__(self, name: str) -> TypedRemote:
+        """The same as an attribute, for names that are no Python identifiers, and for dicts."""
+        if not isinstance(name, str):
+            raise TypeError("a remote name is a string")
+        member = self._kk_member
+        if member.scope is None:
+            raise AttributeError(f"{member.label} has no names below it, such as {name!r}")
+        found = member_of(member.scope, name, member.label)
+        path = f"{self._kk_path}.{found.name}" if self._kk_path else found.name
+        return TypedRemote(self._kk_host, path, self._kk_options, found)
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Call[Any]:
+        """Raises TypeError where the arguments do not bind; nothing is sent then."""
+        member = self._kk_member
+        if member.parameters is None:
+            raise TypeError(f"{member.label} is not a method")
+        if member.constructs:
+            raise TypeError(f"{member.label} is a class: make an instance with channel.construct()")
+        placed, named = member.parameters.bind(args, kwargs)
+        path = self._kk_path
+        question = Question(Request(None, path, placed, kwargs=named), path, "call") if named else None
+        if member.streams is None:
+            return Call(self._kk_host, path, placed, self._kk_answer, question)
+        make = SteppedCall if member.stepped else TypedCall
+        return make(self._kk_host, path, placed, self._kk_answer, question, streams=member.streams)
+
+    def with_options(
+        self,
+        *,
+        timeout: float | UnsetType | None = UNSET,
+        metadata: Mapping[str, Any] | None = None,
+    ) -> TypedRemote:
+        """The same path, and all below it, for calls with a timeout or metadata of their own."""
+        options = super().with_options(timeout=timeout, metadata=metadata)._kk_options
+        return TypedRemote(self._kk_host, self._kk_path, options, self._kk_member)
+
+    def __await__(self) -> Generator[Any, Any, Any]:
+        """The value of the property at this path. Raises TypeError where the class says that it is none."""
+        member = self._kk_member
+        if not member.readable:
+            raise TypeError(
+                f"{member.label} is not a property" + ": call it" * (member.parameters is not None)
+            )
+        return get(Remote(self._kk_host, self._kk_path, self._kk_answer)).__await__()
+
+    def __repr__(self) -> str:
+        return f"<TypedRemote {self._kk_path or self._kk_member.label!r}>"
+
+
+class TypedCall(Call[T]):
+    """A call of which it is known whether it opens a stream; the other answer is a TypeError."""
+
+    __slots__ = ("_streams",)
+
+    def __init__(
+        self,
+        host: CallHost,
+        method: str,
+        args: list[Any],
+        options: CallOptions | None,
+        question: Question | None,
+        *,
+        streams: bool,
+    ) -> None:
+        super().__init__(host, method, args, options, question)
+        self._streams = streams
+
+    def _start(self) -> Coroutine[Any, Any, Any]:
+        if self._coroutine is not None or self._iterated:
+            return super()._start()
+        self._coroutine = _checked(
+            self._host, self._method, self._args, self._options, self._question, self._streams
+        )
+        return self._coroutine
+
+
+async def _checked(
+    host: CallHost,
+    method: str,
+    args: list[Any],
+    options: CallOptions | None,
+    question: Question | None,
+    streams: bool,
+) -> Any:
+    answer = await invoke(host, method, args, StreamCall, options, question)
+    if isinstance(answer, StreamCall) is streams:
+        return answer
+    if not streams:
+        await answer.cancel()
+        raise TypeError(f"{method!r} returned a stream; the class of the API does not say so")
+    raise TypeError(f"{method!r} returned {type(answer).__name__}, not a stream")
+
+
+class SteppedCall(TypedCall[T]):
+    """The call of a stream that is annotated as an iterator: it can be stepped by itself, as one can."""
+
+    __slots__ = ("_steps",)
+
+    _steps: StreamIterator[T]
+
+    def __aiter__(self) -> StreamIterator[T]:
+        """The values of the stream; those that are left, once `anext()` was used."""
+        steps: StreamIterator[T] | None = getattr(self, "_steps", None)
+        return super().__aiter__() if steps is None else steps
+
+    async def __anext__(self) -> T:
+        """The next value, for reading the stream by hand."""
+        self._steps = aiter(self)
+        return await self._steps.__anext__()
+
+    async def aclose(self) -> None:
+        """Stop the stream; returns when the producer has cleaned up, where the peer confirms that."""
+        receiver = self._receiver()
+        if receiver is None:
+            self.close()
+        else:
+            await StreamCall(receiver).cancel()
