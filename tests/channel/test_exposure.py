@@ -507,16 +507,48 @@ def refusal(path: str, at: str | None) -> str:
     return f"Method {path} is not a function" if at is None else f"Method path {path} not found at {at}"
 
 
+def construct_refusal(path: str, at: str | None) -> str:
+    if at is None:
+        return f"{path} is not a constructor function"
+    return f"Constructor path {path} not found at {at}"
+
+
+# Of these, what is no function but may be read.
+READABLE: dict[str, Any] = {
+    "text": "text",
+    "number": 5,
+    "taken_away": None,
+    "table.text": "x",
+    "table.nothing": None,
+}
+
+
 @pytest.mark.parametrize("path", REFUSED)
 async def test_what_is_not_listed_is_missing(path: str) -> None:
     """The same text, the same counters, and nothing has run, whatever lies under the name."""
-    async with scripted(API()) as (channel, peer):
-        said = await peer.exchange(request(1, path, 1), {"id": 2, "type": "construct", "method": path})
-        assert sorted(said, key=lambda answer: answer["id"]) == [
-            response(1, error=refusal(path, REFUSED[path])),
-            response(2, error=f"{path} is not a constructor function"),
-        ]
+    at = REFUSED[path]
+    segments = path.split(".")
+    api = API()
+    before = dict(vars(api)), dict(api.table)
+    async with scripted(api) as (channel, peer):
+        answers = await peer.exchange(
+            request(1, path, 1),
+            {"id": 2, "type": "construct", "method": path},
+            {"id": 3, "type": "get", "path": segments},
+            {"id": 4, "type": "set", "path": segments, "value": 1},
+        )
+        called, made, read, written = sorted(answers, key=lambda answer: answer["id"])
+        assert called == response(1, error=refusal(path, at))
+        assert made == response(2, error=construct_refusal(path, at))
+        if path in READABLE:
+            assert read == result(3, READABLE[path])
+            assert written["args"]["error"]["name"] == "PermissionError"
+        else:
+            missing = f"Property path {path} not found at {segments[-1] if at is None else at}"
+            assert read == response(3, error=missing)
+            assert written == response(4, error=missing)
         assert channel.connection.violations == channel.connection.noise == 0
+    assert (dict(vars(api)), dict(api.table)) == before
 
 
 class Hollow:
@@ -544,28 +576,17 @@ async def test_refused_and_missing_cannot_be_told_apart() -> None:
             assert refused["args"]["error"].replace(path, "X") == missing["args"]["error"].replace(twin, "X")
 
 
-@pytest.mark.parametrize("path", ["text", "_private", "leaf.f", "prop", "absent", "__class__", "marked.prop"])
-async def test_properties_are_neither_read_nor_written(path: str) -> None:
-    """`get` and `set` are refused alike for all that is there, hidden or missing."""
-    api = API()
-    before = dict(vars(api))
-    async with scripted(api) as (channel, peer):
-        segments = path.split(".")
-        for message in (
-            {"id": 1, "type": "get", "path": segments},
-            {"id": 1, "type": "set", "path": segments, "value": 1},
-        ):
-            error = f"Property path {path} not found at {segments[0]}"
-            assert await peer.exchange(message) == [response(1, error=error)]
-        assert channel.connection.violations == 0
-    assert vars(api) == before
-
-
 async def test_nothing_exposed() -> None:
     async with scripted() as (channel, peer):
         for path in ("f", "_f", "a.b.c", ""):
-            (answer,) = await peer.exchange(request(1, path))
-            assert answer["args"]["error"] == "No API implementation available"
+            for message in (
+                request(1, path),
+                {"id": 1, "type": "construct", "method": path},
+                {"id": 1, "type": "get", "path": path.split(".")},
+                {"id": 1, "type": "set", "path": path.split("."), "value": 1},
+            ):
+                (answer,) = await peer.exchange(message)
+                assert answer["args"]["error"] == "No API implementation available"
         assert channel.connection.violations == 0
 
 
