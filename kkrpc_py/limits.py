@@ -32,7 +32,8 @@ class Limits:
     call_bytes: int = 256 * _MIB
     """Frames of the calls of the peer that run here at once; one more is refused (CALL-7)."""
     callbacks: int = 65_536
-    """Functions of this side that the peer holds, and of the peer that this side holds; more are refused (CBK-7)."""
+    """Functions of this side that the peer holds, and of the peer that this side does; more are refused
+    (CBK-7)."""
     threads: int = 16
     """Threads that run `def` handlers for one channel, and as many again for sync generators, each of which
     keeps its thread as long as its stream lives."""

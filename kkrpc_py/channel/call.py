@@ -186,9 +186,11 @@ async def _exchange_with(
     over = host.on_call(info) if host.on_call is not None else None
     answer: Any = None
     failure: BaseException | None = None
+    streamed = False
 
     def opened(receiver: StreamReceiver) -> Any:
-        nonlocal over
+        nonlocal over, streamed
+        streamed = True
         if over is not None:  # the call goes on for as long as its stream does
             receiver.when_over(functools.partial(_tell, over))
             over = None
@@ -208,7 +210,7 @@ async def _exchange_with(
             answer = await _exchange(host, method, args, opened, question)
         else:
             answer = await _exchange_within(timeout, host, method, args, opened, question)
-        if options.result is not None and not isinstance(answer, StreamCall | StreamReceiver):
+        if options.result is not None and not streamed:
             answer = options.result(answer)
     except BaseException as exc:
         failure = exc

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import weakref
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from types import TracebackType
-from typing import Any, Generic, ParamSpec, Protocol, TypeVar
+from typing import Any, Generic, ParamSpec, Protocol, TypeVar, overload
 
 from kkrpc_py.channel.call import Call, CallHost, CallOptions, Question, send_notice
 from kkrpc_py.core.callbacks import PassedFunctions
@@ -137,13 +137,15 @@ class LocalCallback(Generic[P, R]):
 
     __slots__ = ("__weakref__", "_passed_to", "_released", "function")
 
-    def __init__(self, function: Callable[P, R]) -> None:
+    def __init__(self, function: Callable[P, Awaitable[R] | R]) -> None:
         self.function = function
         self._passed_to: weakref.WeakSet[PassedFunctions] = weakref.WeakSet()
         self._released = False
 
-    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
-        return self.function(*args, **kwargs)
+    async def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
+        """Call it here as a peer would; whoever is given it may be on either side."""
+        result = self.function(*args, **kwargs)
+        return await result if isinstance(result, Awaitable) else result
 
     def pass_to(self, functions: PassedFunctions) -> None:
         """It is about to be passed to a peer."""
@@ -170,7 +172,15 @@ class LocalCallback(Generic[P, R]):
         return f"<callback {self.function!r}{' released' if self._released else ''}>"
 
 
-def callback(function: Callable[P, R]) -> LocalCallback[P, R]:
+@overload
+def callback(function: Callable[P, Awaitable[R]]) -> LocalCallback[P, R]: ...
+
+
+@overload
+def callback(function: Callable[P, R]) -> LocalCallback[P, R]: ...
+
+
+def callback(function: Callable[P, Any]) -> LocalCallback[P, Any]:
     """`function` as an argument whose life is in your hands.
 
     ::

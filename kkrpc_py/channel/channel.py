@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextvars
 import functools
 import logging
+import threading
 from collections.abc import Awaitable, Callable, Sequence
 from contextvars import ContextVar
 from types import GeneratorType, SimpleNamespace, TracebackType
@@ -165,6 +166,14 @@ class RPCChannel:
         """Write `preamble` before the first message."""
         self._preamble = preamble
 
+    def call_back_on_threads(self) -> None:
+        """Run plain functions that the peer calls back on a thread, one after the other; not on the loop.
+
+        Called in the channel's block, before it has passed any.
+        """
+        self._check_entered()
+        self._dispatcher.callback_threads = Threads(1, self.post, spare=self.limits.threads)
+
     # Use -----------------------------------------------------------------------------------
 
     @overload
@@ -219,6 +228,11 @@ class RPCChannel:
         self.check_open()
 
     @property
+    def byte_stream(self) -> Any:
+        """What the channel runs over; that of `open_process` has `pid` and `exit_code`."""
+        return self._stream
+
+    @property
     def closed(self) -> bool:
         """Nothing can be called any more, and everything that was pending has failed."""
         return self._error is not None
@@ -236,7 +250,7 @@ class RPCChannel:
     # What values need that are more than values ------------------------------------------------
 
     def on_loop(self) -> bool:
-        return self.portal.on_loop()
+        return threading.get_ident() == self._loop_thread
 
     def callback(self, id: str) -> RemoteCallback[..., Any]:
         return self.callbacks.get(id)
@@ -273,6 +287,7 @@ class RPCChannel:
         if self._entered:
             raise RuntimeError("a channel can be entered once")
         self._entered = True
+        self._loop_thread = threading.get_ident()
         self.post = current_post()
         self.parking = current_parking()
         self._stopped_event = anyio.Event()
@@ -369,6 +384,8 @@ class RPCChannel:
         with anyio.CancelScope(shield=True):
             self._threads.close()
             self._generator_threads.close()
+            if self._dispatcher.callback_threads is not None:
+                self._dispatcher.callback_threads.close()
             with anyio.move_on_after(self.limits.drain_seconds):
                 await self._writer.finished.wait()
             self._writer.scope.cancel()

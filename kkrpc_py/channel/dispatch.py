@@ -81,6 +81,8 @@ class Dispatcher:
         self.threads = threads
         self.generator_threads = generator_threads
         self.tracebacks = tracebacks
+        self.callback_threads: Threads | None = None
+        """Where plain functions run that the peer calls back; None: on the loop."""
         self.inline_turns = 0
         """How many more inline handlers may run before other tasks have their turn."""
 
@@ -155,7 +157,7 @@ class Dispatcher:
             return
         if passed.handler is None:
             passed.handler = Handler(passed.function)
-            if passed.handler.runs is Runs.ON_THREAD:
+            if passed.handler.runs is Runs.ON_THREAD and self.callback_threads is None:
                 passed.handler.runs, passed.handler.inline, passed.handler.at_once = Runs.ON_LOOP, True, True
         handler: Handler = passed.handler
         outcome = None
@@ -342,7 +344,10 @@ class CallTask(msgspec.Struct, eq=False):
         if self.outcome is not None:
             result = self.outcome.unwrap()
         elif handler.runs is Runs.ON_THREAD:
-            result = await self.dispatcher.threads.run(handler.function, *args, **kwargs)
+            threads = self.dispatcher.threads
+            if self.kind == "callback":
+                threads = self.dispatcher.callback_threads or threads
+            result = await threads.run(handler.function, *args, **kwargs)
         else:
             result = handler.function(*args, **kwargs)
         return await self.dispatcher.settle(handler, result)

@@ -62,6 +62,10 @@ class Remote:
         question = Question(Request(None, self._kk_path, list(args), kwargs=kwargs), self._kk_path, "call")
         return Call(self._kk_host, self._kk_path, list(args), self._kk_options, question)
 
+    def _kk_bind(self, args: list[Any], kwargs: dict[str, Any]) -> tuple[list[Any], dict[str, Any]]:
+        """Where a typed proxy puts arguments by its signature."""
+        return args, kwargs
+
     def with_options(
         self,
         *,
@@ -110,6 +114,7 @@ def set_(target: Any, value: Any) -> Call[Any]:
 def construct(target: Any, args: list[Any], kwargs: dict[str, Any]) -> Call[Any]:
     """The call that makes an instance."""
     path = _property(target)
+    args, kwargs = target._kk_bind(args, kwargs)
     question = Question(Construct(None, path, args, kwargs=kwargs or None), path, "construct")
     return Call(target._kk_host, path, args, target._kk_options, question)
 

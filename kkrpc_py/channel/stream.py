@@ -294,9 +294,14 @@ class StreamIterator(Generic[T]):
         if self._receiver is not None:
             await _cancel_and_wait(self._receiver)
 
-    def __del__(self) -> None:
+    def abandon(self) -> None:
+        """Stop the stream without waiting, from any thread and at any point of it."""
+        self._begin = None
         if self._receiver is not None:
             self._receiver.abandon()
+
+    def __del__(self) -> None:
+        self.abandon()
 
 
 async def _cancel_and_wait(receiver: StreamReceiver) -> None:

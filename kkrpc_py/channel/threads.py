@@ -46,7 +46,9 @@ def current_post() -> Post:
 class ThreadScope:
     """What a handler's thread waits for: when the handler is cancelled, it waits no more."""
 
-    def __init__(self) -> None:
+    def __init__(self, lend: Callable[[int], object] | None = None) -> None:
+        """`lend` is told when its thread begins (1) and ends (-1) to wait."""
+        self._lend = lend
         self._lock = threading.Lock()  # held for moments only
         self._aborts: list[Callable[[], object]] = []
         self._cancelled = False
@@ -57,11 +59,16 @@ class ThreadScope:
             if self._cancelled:
                 raise CallCancelled("the handler was cancelled")
             self._aborts.append(abort)
+        if self._lend is not None:
+            self._lend(1)
 
     def discard(self, abort: Callable[[], object]) -> None:
+        """The wait is over."""
         with self._lock:
             if abort in self._aborts:
                 self._aborts.remove(abort)
+        if self._lend is not None:
+            self._lend(-1)
 
     def cancel(self) -> None:
         with self._lock:
@@ -76,10 +83,15 @@ thread_scope: ContextVar[ThreadScope | None] = ContextVar("kkrpc_py thread scope
 
 
 class Threads:
-    """At most `most` threads, started as they are needed. `close` lets the idle ones go."""
+    """At most `most` threads, started as they are needed. `close` lets the idle ones go.
 
-    def __init__(self, most: int, post: Post) -> None:
+    While some wait for the event loop, others may run in their place, `spare` at most.
+    """
+
+    def __init__(self, most: int, post: Post, *, spare: int = 0) -> None:
         self._most = most
+        self._spare = spare
+        self._waiting = 0
         self.post = post
         self._lock = threading.Condition()
         self._jobs: deque[Callable[[], None]] = deque()
@@ -93,9 +105,21 @@ class Threads:
             self._jobs.append(job)
             if self._idle >= len(self._jobs):
                 self._lock.notify()
-            elif self._count < self._most:
-                self._count += 1
-                threading.Thread(target=self._work, name="kkrpc_py handler", daemon=True).start()
+            elif self._count < self._allowed():
+                self._start()
+
+    def _start(self) -> None:
+        self._count += 1
+        threading.Thread(target=self._work, name="kkrpc_py handler", daemon=True).start()
+
+    def _allowed(self) -> int:
+        return self._most + min(self._waiting, self._spare)
+
+    def _lend(self, change: int) -> None:
+        with self._lock:
+            self._waiting += change
+            if len(self._jobs) > self._idle and self._count < self._allowed():
+                self._start()
 
     def _withdraw(self, job: Callable[[], None]) -> None:
         """Forget a job that no thread has taken: nobody waits for it any more."""
@@ -112,9 +136,10 @@ class Threads:
     def _work(self) -> None:
         while True:
             with self._lock:
-                while not self._jobs:
-                    if self._closed:
+                while not self._jobs or self._count > self._allowed():
+                    if self._closed or self._count > self._allowed():
                         self._count -= 1
+                        self._lock.notify()  # what this thread was woken for is another's
                         return
                     self._idle += 1
                     self._lock.wait()
@@ -128,7 +153,7 @@ class Threads:
         done = anyio.Event()
         outcome: list[Any] = []
         context = contextvars.copy_context()
-        scope = ThreadScope()
+        scope = ThreadScope(self._lend if self._spare else None)
         context.run(thread_scope.set, scope)
 
         def job() -> None:

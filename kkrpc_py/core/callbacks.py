@@ -86,7 +86,7 @@ class PassedFunctions:
 
 
 def _key(function: Any) -> tuple[int, int | str]:
-    # A bound method is made anew each time it is named. Entries hold its object, so that the id stays its own.
+    # A bound method is made anew each time it is named. Entries hold its object, so the id stays its own.
     if type(function) is types.MethodType:
         return id(function.__self__), id(function.__func__)
     if type(function) is types.BuiltinMethodType and not isinstance(function.__self__, types.ModuleType):

@@ -18,6 +18,7 @@ from kkrpc_py.core.outbox import Carrying
 from kkrpc_py.errors import NotSerializable, ProtocolError
 from kkrpc_py.limits import Limits
 from kkrpc_py.wire import messages as m
+from kkrpc_py.wire.arrays import Tensor
 from kkrpc_py.wire.classic import CALLBACK_PREFIX, STREAM_PREFIX
 from kkrpc_py.wire.codec import Encoder
 from kkrpc_py.wire.lowering import DecodeHook, EncodeHook, Lowering, restored
@@ -141,6 +142,10 @@ class Passage:
             self.lowered_types.add(type(value))
 
     @property
+    def binary(self) -> bool:
+        return self._encoder.cbor
+
+    @property
     def pending(self) -> bool:
         return self._encoder.pending
 
@@ -200,6 +205,12 @@ class _Sending:
         self.passed[passed.id] = passed
         name = CALLBACK_PREFIX + passed.id
         return self.names.setdefault(name, name)
+
+    def tensor(self, numpy: Any, value: Any, path: str) -> Any:
+        """CBOR keeps what a numpy array is; elsewhere it is lists."""
+        if self._passage.pending and not self._passage.binary:
+            raise NotSerializable("ndarray", path, "whether CBOR is agreed is not known yet", needs_cbor=True)
+        return Tensor.of(numpy, value) if self._passage.binary else None
 
     def stream(self, value: Any, path: str) -> str | None:
         holder = self._holder

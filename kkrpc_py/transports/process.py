@@ -127,6 +127,11 @@ class Child(DescriptorStream):
                         self._let_go()
         return self.exit_code
 
+    def kill(self) -> None:
+        """End the child and its process group at once. On the event loop; `shutdown` still reaps it."""
+        if self.exit_code is None:
+            self._signal_group(signal.SIGKILL)
+
     async def _descend(self, grace: float) -> None:
         self.sender.close()
         async with anyio.create_task_group() as tg:

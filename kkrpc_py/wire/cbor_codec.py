@@ -13,6 +13,8 @@ Lengths are definite: a message is complete before it is written, so no writer n
 from __future__ import annotations
 
 import io
+import sys
+from array import array
 from collections.abc import Callable
 from decimal import Decimal
 from typing import Any
@@ -20,6 +22,7 @@ from typing import Any
 import cbor2
 
 from kkrpc_py.limits import Limits
+from kkrpc_py.wire.arrays import Tensor, array_refusal, tagged_array
 from kkrpc_py.wire.cbor_careful import CarefulReader, MalformedCbor, id_and_type
 from kkrpc_py.wire.cbor_errors import CborError, CborRefused
 from kkrpc_py.wire.cbor_tags import RefusedContent, TaggedTypes, tagged_form
@@ -31,7 +34,7 @@ __all__ = ["CborReader", "CborWriter"]
 _ENVELOPE_DEPTH = 2
 # cbor2 writes by recursion without a guard, and the careful reader is Python. Both have room for this.
 _MAX_DEPTH = 300
-_CONVERTED: frozenset[type] = frozenset((memoryview, Decimal))
+_CONVERTED: frozenset[type] = frozenset((memoryview, Decimal, array, Tensor))
 
 
 class CborWriter:
@@ -42,7 +45,7 @@ class CborWriter:
             (type(None), bool, int, float, bytes, bytearray)  # float: NaN and the infinities too
         )
         leaves |= {str: holds_unpaired_surrogate, memoryview: plain_bytes}
-        leaves |= TaggedTypes(limits.digits).leaves
+        leaves |= TaggedTypes(limits.digits).leaves | {array: array_refusal, Tensor: None}
         self._rules = Rules(
             leaves=leaves,
             containers=(dict, list, tuple, set, frozenset),
@@ -85,12 +88,21 @@ def _converted(value: Any) -> Any:
         return tagged_form(value)
     if kind is memoryview:
         return value.tobytes()
+    if kind is array or kind is Tensor:
+        return tagged_array(value)
     if kind is dict:
         return {_converted(key): _converted(item) for key, item in value.items()}
     if kind in (list, tuple, set, frozenset):
         # What stands for a set's member or a key must be hashable, and is: tags around tuples.
         return kind(map(_converted, value))
     return value
+
+
+def _numpy_types() -> tuple[type, ...]:
+    """The type of arrays with a shape; where numpy is imported later, they take the slower way."""
+    numpy = sys.modules.get("numpy")
+    found = getattr(numpy, "ndarray", None)
+    return (found,) if isinstance(found, type) else ()
 
 
 class CborReader:
@@ -103,8 +115,9 @@ class CborReader:
         # Of what comes without a tag, only these can be outside of what was agreed on.
         self._rules = Rules(
             leaves={
-                **dict.fromkeys((type(None), bool, int, float, str, bytes)),
+                **dict.fromkeys((type(None), bool, int, float, str, bytes, array, memoryview)),
                 **dict.fromkeys(self._tags.leaves),
+                **dict.fromkeys(_numpy_types()),
             },
             containers=(dict, list, tuple, set, frozenset),
             keys="known",  # cbor2 takes text and bytes alone

@@ -8,6 +8,7 @@ what a CBOR reader has decoded, a list or a tuple where CBOR has an array.
 from __future__ import annotations
 
 import datetime
+import functools
 import re
 from collections.abc import Callable, Iterable
 from decimal import Decimal
@@ -19,6 +20,7 @@ from zoneinfo import ZoneInfo
 
 import cbor2
 
+from kkrpc_py.wire.arrays import SHAPED, TYPED, read_shaped, read_typed
 from kkrpc_py.wire.values import Check, digits_bound
 
 __all__ = ["RefusedContent", "TaggedTypes", "evenly_hashed", "frozen", "tagged_form"]
@@ -65,13 +67,14 @@ class TaggedTypes:
             4: self._read_decimal,
             30: self._read_fraction,
             37: _read_uuid,
+            SHAPED: read_shaped,
             52: _read_ipv4,
             54: _read_ipv6,
             258: _read_set,
             _EXTENDED_DECIMAL: self._read_extended_decimal,
             1004: _read_date,
             43000: _read_complex,
-        }
+        } | {tag: functools.partial(read_typed, tag) for tag in TYPED}
 
     def read(self, tag: int, content: Any) -> Any:
         """The value of a tag around decoded content; `RefusedContent` if there is none."""

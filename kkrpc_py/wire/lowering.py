@@ -18,6 +18,7 @@ import msgspec
 
 from kkrpc_py.errors import NotSerializable
 from kkrpc_py.wire import js
+from kkrpc_py.wire.arrays import Tensor
 
 __all__ = ["DecodeHook", "EncodeHook", "Lowering", "Passing", "restored"]
 
@@ -25,10 +26,15 @@ EncodeHook = Callable[[Any], Any]
 """Gets a value that nothing else knows how to send; returns what to send in its place, which is looked at in
 turn, or NotImplemented."""
 DecodeHook = Callable[[dict[Any, Any]], Any]
-"""Gets each mapping that arrived, the inner ones first; returns what the application is to see in its place."""
+"""Gets each mapping that arrived, the inner ones first; returns what the application sees in its place."""
 
-_LEAVES: frozenset[type] = frozenset((type(None), bool, int, float, str, bytes, bytearray, memoryview))
+_LEAVES: frozenset[type] = frozenset(
+    (type(None), bool, int, float, str, bytes, bytearray, memoryview, Tensor)
+)
 _LISTS: frozenset[type] = frozenset((list, tuple, set, frozenset))
+
+
+_NUMPY_KINDS = frozenset("biufcSU")
 
 
 class Passing(Protocol):
@@ -36,6 +42,10 @@ class Passing(Protocol):
 
     def function(self, value: Any, path: str) -> str:
         """Raises NotSerializable where the peer takes none here."""
+        ...
+
+    def tensor(self, numpy: Any, value: Any, path: str) -> Any:
+        """What to send for a numpy array of numbers. Raises NotSerializable."""
         ...
 
     def stream(self, value: Any, path: str) -> str | None:
@@ -138,20 +148,23 @@ class Lowering:
             return int(value)
         if kind is js.Map:
             return dict(value)
-        for library, replace in _LIBRARIES.items():
-            module = sys.modules.get(library)  # whoever has such a value has imported it
-            if module is not None:
-                found = replace(module, value)
-                if found is not value:
-                    return found
-        if passing is not None:
-            if not isinstance(value, type):
-                name = passing.stream(value, path)
-                if name is not None:
-                    return name
-                if callable(value):
-                    return passing.function(value, path)
-        return value
+        # Whoever has such a value has imported its library.
+        pydantic: Any = sys.modules.get("pydantic")
+        numpy: Any = sys.modules.get("numpy")
+        if hasattr(pydantic, "BaseModel") and isinstance(value, pydantic.BaseModel):
+            return value.model_dump()
+        if hasattr(numpy, "ndarray"):
+            if isinstance(value, numpy.generic):
+                return value.item()
+            if isinstance(value, numpy.ndarray) and value.dtype.kind in _NUMPY_KINDS:
+                found = None if passing is None else passing.tensor(numpy, value, path)
+                return value.tolist() if found is None else found
+        if passing is None or isinstance(value, type):
+            return value
+        name = passing.stream(value, path)
+        if name is None and callable(value):
+            name = passing.function(value, path)
+        return value if name is None else name
 
 
 def _struct_fields(value: msgspec.Struct) -> Any:
@@ -163,25 +176,8 @@ def _struct_fields(value: msgspec.Struct) -> Any:
     fields: dict[str, Any] = {}
     if config.tag is not None:
         fields[config.tag_field or "type"] = config.tag
-    for name, item in zip(kind.__struct_encode_fields__, values, strict=True):
-        if item is not msgspec.UNSET:
-            fields[name] = item
-    return fields
-
-
-def _pydantic_fields(pydantic: Any, value: Any) -> Any:
-    return value.model_dump() if isinstance(value, pydantic.BaseModel) else value
-
-
-def _numpy_values(numpy: Any, value: Any) -> Any:
-    if isinstance(value, numpy.ndarray):
-        if value.dtype.kind not in "biufcUS?":
-            return value
-        return value.tolist()
-    return value.item() if isinstance(value, numpy.generic) else value
-
-
-_LIBRARIES: dict[str, Callable[[Any, Any], Any]] = {"pydantic": _pydantic_fields, "numpy": _numpy_values}
+    named = zip(kind.__struct_encode_fields__, values, strict=True)
+    return fields | {name: item for name, item in named if item is not msgspec.UNSET}
 
 
 def restored(value: Any, names: Mapping[str, Any], decode: DecodeHook | None) -> Any:

@@ -76,7 +76,7 @@ class Callback(msgspec.Struct, frozen=True):
 
 
 class CallbackRelease(msgspec.Struct, frozen=True):
-    """This side holds functions of the peer no more: by their ids, how often it had got them (CBK-6)."""
+    """Functions of the receiver that the sender holds no more: by id, how often it had got each (CBK-6)."""
 
     counts: dict[str, int]
 
