@@ -1,14 +1,14 @@
 """Messages to frames and frames to messages, in the codec that each value needs (VAL-8).
 
-It owns the choice between JSON and CBOR, and what is written with a stock kkrpc peer in mind. It
-does not own the negotiation: `core` sets the three switches of `Encoder` as it learns about the
+It owns the choice between JSON, superjson and CBOR, and what is written with a stock kkrpc peer in
+mind. It does not own the negotiation: `core` sets the switches of `Encoder` as it learns about the
 peer.
 """
 
 from __future__ import annotations
 
 import functools
-from typing import TYPE_CHECKING, Final, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
 
 import msgspec
 
@@ -23,13 +23,17 @@ from kkrpc_py.wire.messages import Broken, Construct, Failure, Message, Noise, R
 
 if TYPE_CHECKING:
     from kkrpc_py.wire.cbor_codec import CborReader, CborWriter
+    from kkrpc_py.wire.superjson_reader import SuperjsonReader
+    from kkrpc_py.wire.superjson_writer import SuperjsonWriter
 
 __all__ = ["Codec", "Decoder", "Encoder", "Incoming", "frame_size"]
 
-Codec: TypeAlias = Literal["auto", "json", "cbor"]
+Codec: TypeAlias = Literal["auto", "json", "superjson", "cbor"]
 Incoming: TypeAlias = tuple[Message | Noise | Broken, int]
 """What arrived, and the size of its frame in bytes, as `frame_size` has it."""
 
+# What every line of superjson begins with, and no line of JSON that is a message (SUP-1).
+_SUPERJSON = b'{"json":'
 # A line of exactly this size, or a multiple, is lost by kkrpc (see Encoder._json).
 _STOCK_READ = 65_536
 # Python 3.11 takes ten times as long to find a member in its enumeration.
@@ -46,6 +50,7 @@ class Encoder:
     - `stock`: the peer is not known to be kkrpc_py. JSON is then ASCII alone, integers are bounded
       by 2**53 - 1, and no argument may begin with `__callback__` but a function's.
     - `cbor`: CBOR frames may be sent.
+    - `superjson`: the peer writes superjson, so with "auto" it is answered so, unless CBOR may be sent.
     - `pending`: a hello was sent and is not answered. What only CBOR carries then raises
       `NotSerializable` with `needs_cbor`, and may be tried again after the answer.
     """
@@ -53,6 +58,7 @@ class Encoder:
     def __init__(self, codec: Codec, limits: Limits) -> None:
         self.stock = True
         self.cbor = codec == "cbor"
+        self.superjson = codec == "superjson"
         self.pending = False
         self._codec = codec
         self._limits = limits
@@ -69,6 +75,12 @@ class Encoder:
         from kkrpc_py.wire.cbor_codec import CborWriter
 
         return CborWriter(self._limits)
+
+    @functools.cached_property
+    def _superjson_writer(self) -> SuperjsonWriter:
+        from kkrpc_py.wire.superjson_writer import SuperjsonWriter  # late, as CBOR is
+
+        return SuperjsonWriter(self._limits)
 
     def encode(self, message: Message) -> bytes:
         """One whole frame.
@@ -91,6 +103,8 @@ class Encoder:
             return self._framed(*pieces)
         if self._codec == "cbor":
             return self._cbor_frame(message)
+        if self.superjson and not self.cbor and self._codec != "json":
+            return self._superjson(message)
         if self._codec == "json" or not (self.cbor or self.pending):
             return self._json_alone(message)
         if not self.cbor and type(message) in _ERRORS:
@@ -114,6 +128,31 @@ class Encoder:
         if self.cbor:
             return frame
         raise NotSerializable(by_json.type_name, by_json.path, by_json.reason, needs_cbor=True) from None
+
+    def _superjson(self, message: Message) -> bytes:
+        try:
+            return self._superjson_line(message)
+        except NotSerializable as refusal:
+            if not self.pending or type(message) in _ERRORS:
+                raise
+            try:
+                self._cbor_frame(message)
+            except (NotSerializable, LimitExceeded):
+                raise refusal from None
+            raise NotSerializable(refusal.type_name, refusal.path, refusal.reason, needs_cbor=True) from None
+
+    def _superjson_line(self, message: Message) -> bytes:
+        if self.stock and isinstance(message, (Request, Construct)):
+            _refuse_callback_names(message)
+        writer = self._superjson_writer
+        error = type(message) in _ERRORS
+        mapping = build(message, writer.fit if error else _as_it_is)
+        encoder = self._to_stock if self.stock else self._to_peer
+        try:
+            text = encoder.dumps(writer.line(mapping))
+        except UnicodeEncodeError:
+            text = encoder.dumps_unpaired(writer.line(mapping, text=not error))
+        return self._as_line(text)
 
     def _cbor_frame(self, message: Message) -> bytes:
         return self._framed(self._cbor_payload(message))
@@ -154,6 +193,9 @@ class Encoder:
         else:
             if not error and writer.needs_second_look(text):
                 build(message, writer.fit_checked)
+        return self._as_line(text)
+
+    def _as_line(self, text: bytes) -> bytes:
         # kkrpc drops a read of white space alone. Its pipe hands out 65,536 bytes at a time, so the
         # line feed of a line of that size comes alone and is lost; so would a blank before it. A blank
         # before the closing brace leaves the brace to keep it company.
@@ -165,6 +207,10 @@ class Encoder:
 
     def _too_large(self, size: int) -> LimitExceeded:
         return LimitExceeded(f"the message takes {size} bytes; Limits.frame is {self._limit}")
+
+
+def _as_it_is(value: Any, _root: str) -> Any:
+    return value
 
 
 def _in_unicode(message: Failure | StreamFailure) -> Failure | StreamFailure:
@@ -204,12 +250,20 @@ class Decoder:
         self._noise_limit = limits.noise
         self._binary = False
         """A CBOR frame has come: from now on what is no message ends the stream (FRM-5)."""
+        self.superjson = False
+        """A message in superjson has come."""
 
     @functools.cached_property
     def _cbor(self) -> CborReader:
         from kkrpc_py.wire.cbor_codec import CborReader  # late, as in `Encoder`
 
         return CborReader(self._limits)
+
+    @functools.cached_property
+    def _superjson(self) -> SuperjsonReader:
+        from kkrpc_py.wire.superjson_reader import SuperjsonReader  # late, as CBOR is
+
+        return SuperjsonReader(self._limits, self._parser)
 
     def receive(self, data: bytes) -> list[Incoming]:
         """Take the next bytes, any number; return the messages that they complete, in order.
@@ -243,6 +297,8 @@ class Decoder:
         return found
 
     def _read_json(self, text: bytes) -> Message | Noise:
+        if text.startswith(_SUPERJSON):
+            return self._read_superjson(text)
         try:
             found = self._json.loads(text)
         except JsonLimitError as error:
@@ -252,6 +308,13 @@ class Decoder:
         except JsonError as error:
             return self._noise(text, f"not JSON: {error}")
         return self._parser.parse(found) or self._noise(text, "a JSON object of no known type")
+
+    def _read_superjson(self, text: bytes) -> Message | Noise:
+        found = self._superjson.read(text)
+        if isinstance(found, str):
+            return self._noise(text, found)
+        self.superjson = True
+        return found
 
     def _read_large(self, pieces: Pieces) -> Message | Noise:
         mapping = large_mapping(pieces)
