@@ -6,10 +6,11 @@ from kkrpc_py.channel.call import Call, OutgoingInfo
 from kkrpc_py.channel.callbacks import LocalCallback, RemoteCallback, callback
 from kkrpc_py.channel.channel import RPCChannel, current_channel
 from kkrpc_py.channel.declarations import Property, method, stream
-from kkrpc_py.channel.expose import inline, namespace
+from kkrpc_py.channel.expose import constructible, expose, inline, namespace
 from kkrpc_py.channel.interceptors import CallContext, Interceptor, Next
 from kkrpc_py.channel.sink import StreamSink
 from kkrpc_py.channel.stream import StreamCall
+from kkrpc_py.channel.writable import Writable, writable
 from kkrpc_py.errors import (
     CallbackReleased,
     CallCancelled,
@@ -26,8 +27,10 @@ from kkrpc_py.errors import (
     ValidationIssue,
 )
 from kkrpc_py.limits import Limits
+from kkrpc_py.wire import js
 
 if TYPE_CHECKING:
+    from kkrpc_py import sync
     from kkrpc_py.channel.endpoints import (
         connect_tcp,
         connect_unix,
@@ -38,6 +41,7 @@ if TYPE_CHECKING:
         serve_tcp,
         serve_unix,
     )
+    from kkrpc_py.tools.relay import relay
 
 __all__ = [
     "Call",
@@ -65,33 +69,43 @@ __all__ = [
     "StreamSink",
     "ValidationFailed",
     "ValidationIssue",
+    "Writable",
     "callback",
     "connect_tcp",
     "connect_unix",
+    "constructible",
     "current_channel",
+    "expose",
     "inline",
+    "js",
     "memory_pair",
     "method",
     "namespace",
     "open_process",
+    "relay",
     "run_stdio",
     "serve_stdio",
     "serve_tcp",
     "serve_unix",
     "stream",
+    "sync",
+    "writable",
 ]
 
 if not TYPE_CHECKING:  # a checker that saw it would take every misspelt name for one of these
     # The ways to a channel bring asyncio, TLS, sockets and subprocesses with them: half of what the import
     # would take. So they come when the first one is asked for (PEP 562).
+    _MODULES = {"sync": "kkrpc_py.sync", "relay": "kkrpc_py.tools.relay"}
     _LATE = frozenset(__all__) - globals().keys()
 
     def __getattr__(name):
         if name not in _LATE:
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-        from kkrpc_py.channel import endpoints
+        from importlib import import_module
 
-        globals().update((late, getattr(endpoints, late)) for late in _LATE)
+        module = import_module(_MODULES.get(name, "kkrpc_py.channel.endpoints"))
+        together = [name] if name in _MODULES else _LATE - _MODULES.keys()
+        globals().update({late: module if late == "sync" else getattr(module, late) for late in together})
         return globals()[name]
 
     def __dir__():

@@ -31,10 +31,11 @@ ALLOWED: dict[str, set[str]] = {
     "actions": CHANNEL | {"channel"},
     "testing": CHANNEL | {"channel"},
     "sync": CHANNEL | {"channel"},
+    "otel": CHANNEL | {"channel"},
     "tools": TOP,
     "conformance": TOP,
     # The public names, and what only they and the command line may reach.
-    "__init__": TOP | {"sync"},
+    "__init__": TOP | {"sync", "tools"},
     "demo": {"__init__"},
     "cli": TOP | {"tools", "conformance", "sync", "demo", "__init__"},
     "__main__": {"cli"},
@@ -52,10 +53,13 @@ THIRD_PARTY: dict[str, set[str]] = {
     "wire": {"msgspec", "cbor2"},
     "core": {"msgspec"},
     "transports": {"anyio"},
+    "otel": {"opentelemetry"},
 }
 OTHERS_MAY_USE = {"anyio", "msgspec", "cbor2"}
 # Used where they are installed, never required: their importers look first whether the loop is theirs.
-OPTIONAL = {"trio", "uvloop", "sniffio"}
+OPTIONAL = {"trio", "uvloop", "sniffio", "pydantic"}
+# Parts of the standard library that not every Python here has.
+LATER_STDLIB = {"annotationlib"}
 
 
 def layer_of(module: str) -> str:
@@ -105,7 +109,7 @@ def violations(module: str, source: str, *, is_package: bool = False) -> list[st
                 found.append(f"{where}: {layer} may not use {target}")
         elif layer in {"wire", "core"} and top in IO_MODULES:
             found.append(f"{where}: {layer} is sans-I/O")
-        elif top not in sys.stdlib_module_names:
+        elif top not in sys.stdlib_module_names | LATER_STDLIB:
             allowed = THIRD_PARTY.get(layer, OTHERS_MAY_USE | OPTIONAL)
             if layer == "transports":
                 allowed = allowed | OPTIONAL
