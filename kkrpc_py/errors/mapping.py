@@ -242,12 +242,15 @@ class _Related:
         if room < 0 or id(exc) in self._seen or len(self._seen) > MAX_RELATED:
             return None
         self._seen.add(id(exc))
-        if isinstance(exc, InternalError):
-            return {"name": "InternalError", "message": str(exc)}
         try:
-            name, message, fields = self.parts(exc, room)
+            return self._described(exc, room)
         except Exception:  # as in `error_to_wire`
             return {"name": type(exc).__name__, "message": _NO_TEXT}
+
+    def _described(self, exc: BaseException, room: int) -> dict[str, Any]:
+        if isinstance(exc, InternalError):
+            return {"name": "InternalError", "message": str(exc)}
+        name, message, fields = self.parts(exc, room)
         found: dict[str, Any] = {"name": name, "message": message}
         cause = self.cause(exc, room)
         if cause is not msgspec.UNSET and (exc.__cause__ is not None or _is_plain(cause)):
