@@ -20,9 +20,12 @@ import msgspec
 from kkrpc_py.channel.call import Call
 from kkrpc_py.channel.declarations import Property, is_declared_stream
 from kkrpc_py.channel.issues import bare, is_union
+from kkrpc_py.channel.listing import names_of
+from kkrpc_py.channel.lookup import MISSING, by_class_statement
 from kkrpc_py.channel.parameters import Parameters
 from kkrpc_py.channel.sink import StreamSink
-from kkrpc_py.channel.validation import _streams, converter
+from kkrpc_py.channel.validation import _returned, _streams, converter
+from kkrpc_py.channel.writable import Writable
 
 __all__ = ["Member", "Scope", "member_of"]
 
@@ -51,10 +54,12 @@ class Member(msgspec.Struct, frozen=True, eq=False):
     """Whether a call opens a stream; None: the class does not say."""
     stepped: bool = False
     """The class promises that the call itself has `__anext__`."""
-    result: Convert | None = None
-    """Makes what comes back what the class says: a value, or a stream's return value."""
+    value: Convert | None = None
+    """Makes a value that comes back what the class says."""
     chunk: Convert | None = None
     """The same for a stream's chunks."""
+    final: Convert | None = None
+    """The same for a stream's return value."""
     readable: bool = False
     """It may be awaited for its value."""
     constructs: bool = False
@@ -82,24 +87,34 @@ def _named(member: Member, name: str) -> Member:
 
 @functools.lru_cache(maxsize=4096)
 def _from_class(cls: type, name: str) -> Member:
-    label = f"{cls.__name__}.{name}"
-    for base in cls.__mro__[:-1]:
-        if not base.__flags__ & _HEAP_TYPE:  # what a builtin has is nobody's API
+    attribute, listed = _attribute(cls, name)
+    label = f"{cls.__name__}.{attribute}"
+    for base in cls.__mro__:
+        if not by_class_statement(base):  # what a builtin has is nobody's API
             continue
-        attributes = base.__dict__
         annotations = inspect.get_annotations(base)
-        found = name in attributes
-        if not found and name not in annotations:
+        value = base.__dict__.get(attribute, MISSING)
+        if value is MISSING and attribute not in annotations:
             continue
-        value = attributes.get(name)
-        if name in annotations and not isinstance(value, _FUNCTIONS):
+        if attribute in annotations and not isinstance(value, _FUNCTIONS):
             module = sys.modules.get(base.__module__)
-            hint = _resolve(annotations[name], vars(module) if module else {}, vars(base), label)
-            return _named(_from_hint(hint, label), name)
-        return _named(_from_value(value, label, base), name)
+            hint = _resolve(annotations[attribute], vars(module) if module else {}, vars(base), label)
+            member = _from_hint(hint, label)
+            if type(value) is dict:
+                member = msgspec.structs.replace(member, scope=value)
+            return _named(member, listed)
+        return _named(_from_value(value, label, base), listed)
     raise AttributeError(
         f"{cls.__name__} has no {name!r}: what is asked for through it stands in its body, annotated at least"
     )
+
+
+def _attribute(cls: type, name: str) -> tuple[str, str]:
+    """The attribute that `name` means, which may be one of `@expose`, and the name that the peer lists."""
+    attributes = names_of(cls).attributes
+    if name in attributes:
+        return attributes[name], name
+    return name, next((listed for listed, attribute in attributes.items() if attribute == name), name)
 
 
 # What stands in a class body -------------------------------------------------------------
@@ -112,6 +127,8 @@ def _from_value(value: Any, label: str, owner: type | None = None) -> Member:
         getter = value.fget if isinstance(value, property) else value.func
         hint = _resolve_return(getter, inspect.signature(getter), label, owner) if getter else Any
         return _from_hint(hint, label, data=True)
+    if isinstance(value, Writable):
+        return _from_hint(Any if value._type is None else value._type, label, data=True)
     if isinstance(value, staticmethod):
         return _method(value.__func__, label, owner, bound=True)
     if isinstance(value, classmethod):
@@ -141,23 +158,15 @@ def _method(function: Any, label: str, owner: type | None, *, bound: bool) -> Me
     parameters = list(signature.parameters.values())
     if not bound and parameters and parameters[0].kind in _POSITIONAL:
         del parameters[0]
-    sink: Any = None
-    for parameter in parameters:
-        if _is_sink(parameter.annotation):
-            sink = _resolve(parameter.annotation, _globals(plain), _locals(owner), label)
-            parameters.remove(parameter)
-            break
+    sink = next((parameter for parameter in parameters if _is_sink(parameter.annotation)), None)
+    if sink is not None:
+        parameters.remove(sink)
     hint = _resolve_return(plain, signature, label, owner)
     called = Parameters(label, signature.replace(parameters=parameters))
     if sink is not None:
-        chunk, *_ = (*get_args(sink), Any)
-        return Member(
-            label,
-            parameters=called,
-            streams=True,
-            chunk=_converter(chunk, label),
-            result=_converter(hint, label),
-        )
+        sent = _resolve(sink.annotation, _globals(plain), _locals(owner), label)
+        chunk = _converter(_first(sent), label)
+        return Member(label, parameters=called, streams=True, chunk=chunk, final=_converter(hint, label))
     makes_stream = (
         inspect.isasyncgenfunction(plain) or inspect.isgeneratorfunction(plain) or is_declared_stream(plain)
     )
@@ -184,10 +193,10 @@ def _from_hint(hint: Any, label: str, *, data: bool = False) -> Member:
     while _origin(hint) in (ClassVar, Final):
         hint = (*get_args(hint), Any)[0]
     origin, arguments = _origin(hint), get_args(bare(hint))
-    if origin is Property:
-        return Member(label, readable=True, result=_converter(arguments[0] if arguments else Any, label))
+    if origin is Property or origin is Writable:
+        return Member(label, readable=True, value=_converter(arguments[0] if arguments else Any, label))
     if origin in _AWAITABLES:
-        return Member(label, readable=True, result=_converter(_awaited(hint), label))
+        return Member(label, readable=True, value=_converter(_awaited(hint), label))
     if origin is abc.Callable and not data:
         returned = arguments[-1] if arguments else Any
         return _answer(returned, label, Parameters(label, None), makes_stream=False, awaited=False)
@@ -195,13 +204,13 @@ def _from_hint(hint: Any, label: str, *, data: bool = False) -> Member:
         return _constructor(arguments[0], label)
     scope = _scope(origin)
     if scope is None:
-        return Member(label, readable=True, result=_converter(hint, label))
+        return Member(label, readable=True, value=_converter(hint, label))
     call = inspect.getattr_static(scope, "__call__", None)
     if isinstance(call, types.FunctionType) and not data:  # a class that says how it is called
         return msgspec.structs.replace(_method(call, label, origin, bound=False), scope=scope)
     if getattr(origin, "_is_protocol", False):
         return Member(label, readable=True, scope=scope)
-    return Member(label, readable=True, scope=scope, result=_converter(hint, label))
+    return Member(label, readable=True, scope=scope, value=_converter(hint, label))
 
 
 def _answer(hint: Any, label: str, called: Parameters, makes_stream: bool, *, awaited: bool) -> Member:
@@ -209,26 +218,30 @@ def _answer(hint: Any, label: str, called: Parameters, makes_stream: bool, *, aw
     steps = not awaited and _origin(hint) in _STEPPED
     hint = _awaited(hint)
     if makes_stream or _origin(hint) is Call or _streams(hint):
-        chunk, final = _streamed(hint)
-        return Member(
-            label,
-            parameters=called,
-            streams=True,
-            stepped=steps,
-            chunk=_converter(chunk, label),
-            result=_converter(final, label),
-        )
-    either = is_union(hint) and any(_streams(_awaited(each)) for each in get_args(hint))
-    if hint is Any or either:
-        return Member(label, parameters=called)
-    return Member(label, parameters=called, streams=False, result=_converter(hint, label))
+        streams: bool | None = True
+        value, chunk, final = Any, _first(hint), _final(hint)
+    else:
+        either = is_union(hint) and any(_streams(_awaited(each)) for each in get_args(hint))
+        streams = None if either or hint is Any else False
+        value, chunk, final = _returned(hint)
+    return Member(
+        label,
+        parameters=called,
+        streams=streams,
+        stepped=steps,
+        value=_converter(value, label),
+        chunk=_converter(chunk, label),
+        final=_converter(final, label),
+    )
 
 
-def _streamed(hint: Any) -> tuple[Any, Any]:
-    """The hints of a stream's chunks and of its return value."""
+def _final(hint: Any) -> Any:
     arguments = get_args(bare(hint))
-    final = arguments[2] if _origin(hint) is abc.Generator and len(arguments) == 3 else Any
-    return arguments[0] if arguments else Any, final
+    return arguments[2] if _origin(hint) is abc.Generator and len(arguments) == 3 else Any
+
+
+def _first(hint: Any) -> Any:
+    return (*get_args(bare(hint)), Any)[0]
 
 
 def _awaited(hint: Any) -> Any:
@@ -252,7 +265,7 @@ def _constructor(cls: type, label: str) -> Member:
         label,
         parameters=Parameters(label, signature),
         constructs=True,
-        result=_converter(cls, label) if fields else None,
+        value=_converter(cls, label) if fields else None,
     )
 
 
@@ -260,10 +273,9 @@ def _scope(cls: Any) -> type | None:
     """`cls` where the names of an API may stand in it: it was made by a class statement."""
     if not isinstance(cls, type) or cls.__module__ in _VALUE_MODULES or issubclass(cls, BaseException):
         return None
-    return cls if cls.__flags__ & _HEAP_TYPE else None
+    return cls if by_class_statement(cls) else None
 
 
-_HEAP_TYPE = 1 << 9
 _VALUE_MODULES = {"builtins", "datetime", "decimal", "enum", "uuid", "collections", "pathlib", "re", "typing"}
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import inspect
 import sys
+from collections.abc import Sequence
 from typing import Any
 
 __all__ = ["Parameters"]
@@ -38,7 +39,7 @@ class Parameters:
                 elif parameter.kind is inspect.Parameter.KEYWORD_ONLY:
                     self._most = -1  # no call without keywords binds
 
-    def bind(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[list[Any], dict[str, Any]]:
+    def bind(self, args: Sequence[Any], kwargs: dict[str, Any]) -> tuple[list[Any], dict[str, Any]]:
         """The arguments by position as far as that goes, and those that cross by name.
 
         By name go keyword-only ones, and those behind a gap whose default is not plain data (in a

@@ -8,8 +8,9 @@ the class is `channel.members`'; to type checkers the proxy is an instance of th
 
 from __future__ import annotations
 
-from collections.abc import Coroutine, Generator, Mapping
-from typing import Any, TypeVar, get_origin
+import functools
+from collections.abc import Callable, Coroutine, Generator, Mapping, Sequence
+from typing import Any, TypeAlias, TypeVar, get_origin
 
 import msgspec
 from msgspec import UNSET, UnsetType
@@ -23,6 +24,7 @@ from kkrpc_py.wire.messages import Request
 __all__ = ["TypedRemote", "typed_remote"]
 
 T = TypeVar("T")
+Convert: TypeAlias = Callable[[Any], Any]
 
 
 def typed_remote(host: CallHost, api: Any) -> Any:
@@ -40,18 +42,13 @@ class TypedRemote(Remote):
     """A path on the other side of which a class says what it is."""
 
     _kk_member: Member
-    _kk_answer: CallOptions | None
-    """What a call or a read of it does."""
+    _kk_call_options: CallOptions | None
 
     def __init__(self, host: CallHost, path: str, options: CallOptions | None, member: Member) -> None:
-        answer = options
-        if member.result is not None or member.chunk is not None:
-            answer = msgspec.structs.replace(
-                options or CallOptions(), result=member.result, chunk=member.chunk
-            )
         # What `construct` makes of a class comes with the options; below it there is nothing to inherit them.
-        super().__init__(host, path, answer if member.constructs else options)
-        self.__dict__.update(_kk_member=member, _kk_answer=answer)
+        super().__init__(host, path, _with(options, result=member.value) if member.constructs else options)
+        streamed = _with(options, result=member.final, chunk=member.chunk)
+        self.__dict__.update(_kk_member=member, _kk_call_options=streamed)
 
     def __getitem__(self, name: str) -> TypedRemote:
         """The same as an attribute, for names that are no Python identifiers, and for dicts."""
@@ -67,17 +64,22 @@ class TypedRemote(Remote):
     def __call__(self, *args: Any, **kwargs: Any) -> Call[Any]:
         """Raises TypeError where the arguments do not bind; nothing is sent then."""
         member = self._kk_member
-        if member.parameters is None:
-            raise TypeError(f"{member.label} is not a method")
-        if member.constructs:
-            raise TypeError(f"{member.label} is a class: make an instance with channel.construct()")
-        placed, named = member.parameters.bind(args, kwargs)
+        parameters = member.parameters
+        if parameters is None or member.constructs:
+            what = "a class: make an instance with channel.construct()" if parameters else "not a method"
+            raise TypeError(f"{member.label} is {what}")
+        placed, named = parameters.bind(args, kwargs)
         path = self._kk_path
         question = Question(Request(None, path, placed, kwargs=named), path, "call") if named else None
-        if member.streams is None:
-            return Call(self._kk_host, path, placed, self._kk_answer, question)
-        make = SteppedCall if member.stepped else TypedCall
-        return make(self._kk_host, path, placed, self._kk_answer, question, streams=member.streams)
+        make: type[TypedCall[Any]] = SteppedCall if member.stepped else TypedCall
+        return make(self._kk_host, path, placed, self._kk_call_options, question, member)
+
+    def _kk_bind(self, args: Sequence[Any], kwargs: dict[str, Any]) -> tuple[list[Any], dict[str, Any]]:
+        """The arguments of a construction, where the class has them."""
+        member = self._kk_member
+        if member.parameters is None or not member.constructs:
+            raise TypeError(f"{member.label} is not a class")
+        return member.parameters.bind(args, kwargs)
 
     def with_options(
         self,
@@ -96,16 +98,26 @@ class TypedRemote(Remote):
             raise TypeError(
                 f"{member.label} is not a property" + ": call it" * (member.parameters is not None)
             )
-        return get(Remote(self._kk_host, self._kk_path, self._kk_answer)).__await__()
+        return get(
+            Remote(self._kk_host, self._kk_path, _with(self._kk_options, result=member.value))
+        ).__await__()
 
     def __repr__(self) -> str:
         return f"<TypedRemote {self._kk_path or self._kk_member.label!r}>"
 
 
-class TypedCall(Call[T]):
-    """A call of which it is known whether it opens a stream; the other answer is a TypeError."""
+def _with(
+    options: CallOptions | None, result: Convert | None = None, chunk: Convert | None = None
+) -> CallOptions | None:
+    if result is None and chunk is None:
+        return options  # none at all, most often: the shortest way
+    return msgspec.structs.replace(options or CallOptions(), result=result, chunk=chunk)
 
-    __slots__ = ("_streams",)
+
+class TypedCall(Call[T]):
+    """A call of which a class says what comes back: another kind of answer is a TypeError."""
+
+    __slots__ = ("_member",)
 
     def __init__(
         self,
@@ -114,36 +126,31 @@ class TypedCall(Call[T]):
         args: list[Any],
         options: CallOptions | None,
         question: Question | None,
-        *,
-        streams: bool,
+        member: Member,
     ) -> None:
         super().__init__(host, method, args, options, question)
-        self._streams = streams
+        self._member = member
 
     def _start(self) -> Coroutine[Any, Any, Any]:
         if self._coroutine is not None or self._iterated:
             return super()._start()
-        self._coroutine = _checked(
-            self._host, self._method, self._args, self._options, self._question, self._streams
+        invoked = functools.partial(
+            invoke, self._host, self._method, self._args, StreamCall, self._options, self._question
         )
+        self._coroutine = _checked(invoked, self._method, self._member)
         return self._coroutine
 
 
-async def _checked(
-    host: CallHost,
-    method: str,
-    args: list[Any],
-    options: CallOptions | None,
-    question: Question | None,
-    streams: bool,
-) -> Any:
-    answer = await invoke(host, method, args, StreamCall, options, question)
-    if isinstance(answer, StreamCall) is streams:
+async def _checked(invoked: Callable[[], Coroutine[Any, Any, Any]], method: str, member: Member) -> Any:
+    answer = await invoked()
+    if isinstance(answer, StreamCall):
+        if member.streams is False:
+            await answer.cancel()
+            raise TypeError(f"{method!r} returned a stream; the class of the API does not say so")
         return answer
-    if not streams:
-        await answer.cancel()
-        raise TypeError(f"{method!r} returned a stream; the class of the API does not say so")
-    raise TypeError(f"{method!r} returned {type(answer).__name__}, not a stream")
+    if member.streams:
+        raise TypeError(f"{method!r} returned {type(answer).__name__}, not a stream")
+    return answer if member.value is None else member.value(answer)
 
 
 class SteppedCall(TypedCall[T]):
