@@ -58,7 +58,7 @@ class Exposed:
     """The object that a channel exposes. Raises TypeError where two of its methods are listed as one."""
 
     def __init__(self, api: Any) -> None:
-        if isinstance(api, type | types.ModuleType):
+        if issubclass(type(api), (type, types.ModuleType)):
             raise TypeError(f"expose an object or a dict, not the {type(api).__name__} {api.__name__!r}")
         self._api = api
         self._handlers: dict[tuple[int, int, str], Handler] = {}

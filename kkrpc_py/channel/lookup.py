@@ -42,6 +42,7 @@ _NEVER_A_NAMESPACE = (type, types.ModuleType, functools.partial, *FUNCTIONS)
 # As the interpreter finds them: a metaclass may have its own idea of a class's attributes.
 mro: Callable[[type], tuple[type, ...]] = type.__dict__["__mro__"].__get__
 class_dict: Callable[[type], Mapping[str, Any]] = type.__dict__["__dict__"].__get__
+_flags: Callable[[type], int] = type.__dict__["__flags__"].__get__
 
 
 def public(segment: str) -> bool:
@@ -51,7 +52,7 @@ def public(segment: str) -> bool:
 
 def by_class_statement(cls: type) -> bool:
     """Whether `cls` is no builtin type."""
-    return cls.__flags__ & (_HEAP_TYPE | _IMMUTABLE_TYPE) == _HEAP_TYPE
+    return _flags(cls) & (_HEAP_TYPE | _IMMUTABLE_TYPE) == _HEAP_TYPE
 
 
 def class_attribute(cls: type, segment: str) -> Any:

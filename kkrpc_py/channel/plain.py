@@ -7,11 +7,12 @@ business. No code of an object runs in the walk.
 
 from __future__ import annotations
 
+import dataclasses
 import datetime
 import enum
 import sys
 import types
-from typing import Any
+from typing import Any, cast
 
 import msgspec
 
@@ -21,6 +22,7 @@ from kkrpc_py.channel.lookup import (
     class_dict,
     instance_attribute,
     instance_dict,
+    is_descriptor,
     mro,
     public,
     slot_value,
@@ -176,13 +178,19 @@ def _fields(value: Any, kind: type) -> Any:
     declared = class_attribute(kind, "__dataclass_fields__")
     if type(declared) is not dict:
         return None
-    found: dict[str, Any] = {}
-    for name in declared:
-        box = class_attribute(kind, name)
-        item = box.of(value) if type(box) is Writable else instance_attribute(value, name)
-        if public(name) and item is not MISSING:
-            found[name] = item
-    return found
+    # Of what stands in for the class, which its metaclass could make to say anything.
+    fields = dataclasses.fields(cast("Any", types.SimpleNamespace(__dataclass_fields__=declared)))
+    pairs = ((each.name, _field(value, kind, each.name)) for each in fields if public(each.name))
+    return {name: item for name, item in pairs if item is not MISSING}
+
+
+def _field(value: Any, kind: type, name: str) -> Any:
+    default = class_attribute(kind, name)
+    if type(default) is Writable:
+        return default.of(value)
+    own = instance_attribute(value, name)
+    # Who made it without its `__init__` may have left the defaults to the class.
+    return default if own is MISSING and not is_descriptor(default) else own
 
 
 def _struct_fields(value: msgspec.Struct) -> Any:
