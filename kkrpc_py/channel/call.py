@@ -263,7 +263,7 @@ async def _exchange(
         else:
             call = connection.ask(question.message, pending)
     except NotSerializable as exc:
-        if not (exc.needs_cbor and connection.pending):
+        if not (exc.needs_hello and connection.pending):
             raise
         await host.settled()
         host.check_open()

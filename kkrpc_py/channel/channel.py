@@ -11,10 +11,10 @@ import contextvars
 import functools
 import logging
 import threading
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from contextvars import ContextVar
 from types import GeneratorType, SimpleNamespace, TracebackType
-from typing import Any, ParamSpec, TypedDict, TypeVar, overload
+from typing import Any, ParamSpec, TypeVar, overload
 
 import anyio
 from anyio.abc import ByteReceiveStream, TaskGroup
@@ -37,12 +37,12 @@ from kkrpc_py.core import events as ev
 from kkrpc_py.core.callbacks import PassedFunctions
 from kkrpc_py.core.calls import IncomingCall, OutgoingCall
 from kkrpc_py.core.connection import Connection
-from kkrpc_py.errors import ChannelClosed, ErrorValue, KkrpcError, error_from_wire
+from kkrpc_py.errors import ChannelClosed, ErrorRegistry, ErrorValue, KkrpcError, error_from_wire
 from kkrpc_py.limits import Limits
 from kkrpc_py.wire.codec import Codec
 from kkrpc_py.wire.lowering import DecodeHook, EncodeHook
 
-__all__ = ["ConnectOptions", "RPCChannel", "ServeOptions", "current_channel"]
+__all__ = ["RPCChannel", "current_channel"]
 
 _log = logging.getLogger("kkrpc_py")
 
@@ -55,28 +55,6 @@ _LAST_WORDS_SECONDS = 0.5
 
 
 _current: ContextVar[RPCChannel] = ContextVar("kkrpc_py channel")
-
-
-class ServeOptions(TypedDict, total=False):
-    """The keyword options of `RPCChannel` that every way to a channel takes as well."""
-
-    interceptors: Sequence[Interceptor]
-    timeout: float | None
-    codec: Codec
-    hello: bool
-    limits: Limits | None
-    tracebacks: bool
-    passthrough: Callable[[bytes], None] | None
-    encode: EncodeHook | None
-    decode: DecodeHook | None
-    metadata: MetadataProvider | None
-    on_call: CallHook | None
-
-
-class ConnectOptions(ServeOptions, total=False):
-    """The same for the side that connects, which may expose something too."""
-
-    expose: Any
 
 
 class RPCChannel:
@@ -104,6 +82,7 @@ class RPCChannel:
         decode: DecodeHook | None = None,
         metadata: MetadataProvider | None = None,
         on_call: CallHook | None = None,
+        errors: Iterable[type[Exception]] = (),
     ) -> None:
         """Nothing is sent or read before the `async with` block begins.
 
@@ -123,9 +102,12 @@ class RPCChannel:
             takes its place.
         :param metadata: gives what each call tells the peer beside its arguments.
         :param on_call: is told of each call before it is sent, and when it is over.
+        :param errors: exception classes of yours: an error of the peer that has the name of one is raised as
+            an instance of it, too.
         """
         self.limits = limits if limits is not None else Limits()
         self.timeout = timeout
+        self._errors = ErrorRegistry(errors)
         self.metadata = metadata
         self.on_call = on_call
         self.state = SimpleNamespace()
@@ -279,7 +261,7 @@ class RPCChannel:
         self._dispatcher.produce(call, iterable)
 
     def error_from_wire(self, error: ErrorValue) -> KkrpcError:
-        return error_from_wire(error)
+        return error_from_wire(error, self._errors)
 
     # Life ----------------------------------------------------------------------------------
 

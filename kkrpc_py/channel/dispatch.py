@@ -16,7 +16,7 @@ import anyio
 import msgspec
 from msgspec import UNSET
 
-from kkrpc_py.channel.expose import Exposed, Handler, Runs, inline
+from kkrpc_py.channel.expose import Exposed, Handler, Runs
 from kkrpc_py.channel.interceptors import CallContext, Interceptor, wrap
 from kkrpc_py.channel.producer import Link, Producer
 from kkrpc_py.channel.sink import StreamSink
@@ -34,7 +34,7 @@ from kkrpc_py.errors import (
     error_to_wire,
 )
 
-__all__ = ["INLINE_TURN", "Dispatcher", "Host", "is_stream"]
+__all__ = ["INLINE_TURN", "Dispatcher", "Host", "checked", "is_stream"]
 
 _log = logging.getLogger("kkrpc_py")
 
@@ -133,16 +133,17 @@ class Dispatcher:
         if call.stopping():
             self._answer_cancel(call)
             return
-        exposed = self.exposed
-
-        def write(value: Any) -> bool:
-            exposed.write(path, value)
-            return True
-
-        if value is UNSET:
-            kind, args, handler = "get", [], Handler(inline(lambda: exposed.read(path)))
-        else:
-            kind, args, handler = "set", [value], Handler(inline(write))
+        kind, args = ("get", []) if value is UNSET else ("set", [value])
+        try:
+            if value is not UNSET:
+                handler = self.exposed.setter(path)
+            else:
+                if self.interceptors:
+                    self.exposed.read(path)  # they see nothing that is not exposed
+                handler = self.exposed.getter(path)
+        except Exception as exc:
+            self._refuse(call, exc)
+            return
         outcome = None if self.interceptors else self._run_inline(call, handler, args, None)
         if outcome is not None or self.interceptors:
             call.owner = task = CallTask(self, self.host, call, handler, args, outcome, kind=kind)
@@ -170,23 +171,27 @@ class Dispatcher:
 
     def produce(self, call: IncomingCall, iterable: Any) -> None:
         """Send the values of `iterable` as `call`, a stream within a value."""
-        call.owner = task = StreamTask(self, self.host, call, Handler(aiter), [])
+        call.owner = task = StreamTask(self, self.host, call, _READING, [])
         task.iterable = iterable
         self.pool.submit(task)
 
-    async def settle(self, handler: Handler, result: Any) -> Any:
-        """What a handler returned, awaited as far as it goes: a value, or an async iterable."""
+    async def settle(self, handler: Handler, result: Any, *, validated: bool = False) -> Any:
+        """What a handler returned, awaited as far as it goes and validated: a value, or an async iterable."""
         while type(result) is types.CoroutineType or isinstance(result, Coroutine):
             result = await result
+            validated = False
+        validator = handler.validator
         if type(result) in _VALUES:
-            return result
+            return result if validator is None or validated else validator.result(result)
         if isinstance(result, types.GeneratorType):
             if handler.inline:
                 return _InlineGenerator(result)
             return ThreadedGenerator(result, self.generator_threads)
-        if hasattr(type(result), "__await__") and not is_stream(result):
-            return await result
-        return result
+        if is_stream(result):
+            return result
+        if hasattr(type(result), "__await__"):
+            result = await result
+        return result if validator is None else validator.result(result)
 
     def _refuse(self, call: IncomingCall, exc: Exception) -> None:
         self.host.connection.fail(call, error_to_wire(exc))
@@ -209,11 +214,19 @@ class Dispatcher:
         """Run a handler here, without a task; returns what a task has to deal with, most often nothing."""
         try:
             if kwargs:
-                handler.check(len(args), kwargs)
+                args, kwargs = checked(handler, args, kwargs)
                 result = contextvars.copy_context().run(handler.function, *args, **kwargs)
             else:
                 handler.check(len(args))
-                result = contextvars.copy_context().run(handler.function, *args)
+                validator = handler.validator
+                if validator is None:
+                    result = contextvars.copy_context().run(handler.function, *args)
+                else:
+                    if not validator.is_plain(args):
+                        args, _ = validator.arguments(args, {})
+                    result = contextvars.copy_context().run(handler.function, *args)
+                    if type(result) in _VALUES:
+                        result = validator.result(result)
         except KeyboardInterrupt as exc:
             self.host.crash(exc)
             return None
@@ -334,11 +347,7 @@ class CallTask(msgspec.Struct, eq=False):
 
     async def _invoke(self, args: list[Any], kwargs: dict[str, Any] | None) -> Any:
         handler = self.handler
-        if kwargs:
-            handler.check(len(args), kwargs)
-        else:
-            handler.check(len(args))
-            kwargs = {}
+        args, kwargs = checked(handler, args, kwargs)
         if handler.sink is not None:
             return await self._run_sink(handler, args, kwargs)
         if self.outcome is not None:
@@ -350,7 +359,7 @@ class CallTask(msgspec.Struct, eq=False):
             result = await threads.run(handler.function, *args, **kwargs)
         else:
             result = handler.function(*args, **kwargs)
-        return await self.dispatcher.settle(handler, result)
+        return await self.dispatcher.settle(handler, result, validated=self.outcome is not None)
 
     async def _run_sink(self, handler: Handler, args: list[Any], kwargs: dict[str, Any]) -> Any:
         assert handler.sink is not None
@@ -375,7 +384,7 @@ class CallTask(msgspec.Struct, eq=False):
         try:
             _own(host.connection.respond, self.call, value)
         except NotSerializable as exc:
-            if not (exc.needs_cbor and host.connection.pending):
+            if not (exc.needs_hello and host.connection.pending):
                 raise
             await host.settled()
             if self.call.stopping():
@@ -393,7 +402,9 @@ class CallTask(msgspec.Struct, eq=False):
         if self.call.lane is None:
             self.host.connection.open_stream(self.call)
             self.host.kick()
-        self.producer = Producer(self.host, self.call, self.interrupt)
+        validator = self.handler.validator
+        check = validator.chunks if validator is not None and validator.checks_chunks else None
+        self.producer = Producer(self.host, self.call, self.interrupt, check)
         return self.producer
 
     async def _stream(self, iterable: Any) -> None:
@@ -415,6 +426,8 @@ class CallTask(msgspec.Struct, eq=False):
         await producer.drain()
         if self.call.stopping():
             return
+        if self.handler.validator is not None:
+            result = self.handler.validator.stream_result(result)
         _own(self.host.connection.end_stream, self.call, UNSET if result is None else result)
         self.host.kick()
 
@@ -445,6 +458,10 @@ class CallTask(msgspec.Struct, eq=False):
                 raise exc
             if self.producer is not None and self.producer.error is not None:
                 error = self.producer.error
+            elif self.producer is not None and self.producer.invalid is not None:
+                error = self.producer.invalid
+                with anyio.move_on_after(host.connection.limits.cleanup_seconds, shield=True):
+                    await self.producer.drain()  # the chunks before it were fine
             else:
                 # Nobody asked for it: raised by the handler, or aimed at a task that is ours.
                 error = CallCancelled("the handler was cancelled")
@@ -519,6 +536,23 @@ class StreamTask(CallTask, eq=False):
                 self._answer_cancel()
         except BaseException as exc:
             await self._answer_error(exc)
+
+
+def checked(
+    handler: Handler, args: list[Any], kwargs: dict[str, Any] | None
+) -> tuple[list[Any], dict[str, Any]]:
+    """The arguments as the handler takes them. Raises TypeError and ValidationFailed."""
+    if kwargs:
+        handler.check(len(args), kwargs)
+    else:
+        handler.check(len(args))
+        kwargs = {}
+    validator = handler.validator
+    return (args, kwargs) if validator is None else validator.arguments(args, kwargs)
+
+
+_READING = Handler.on_loop(aiter, "a stream", 0)
+"""What stands for a handler where there is none: a stream within a value."""
 
 
 class _InlineGenerator:

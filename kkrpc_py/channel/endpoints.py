@@ -20,7 +20,8 @@ import anyio
 from anyio import TASK_STATUS_IGNORED
 from anyio.abc import ByteStream, TaskStatus
 
-from kkrpc_py.channel.channel import ConnectOptions, RPCChannel, ServeOptions
+from kkrpc_py.channel.channel import RPCChannel
+from kkrpc_py.channel.options import ConnectOptions, ServeOptions
 from kkrpc_py.errors import ChannelClosed
 from kkrpc_py.limits import Limits
 from kkrpc_py.transports import sockets

@@ -12,8 +12,8 @@ from typing import Any
 
 import anyio
 
-from kkrpc_py.channel.dispatch import Dispatcher, is_stream
-from kkrpc_py.channel.expose import Runs
+from kkrpc_py.channel.dispatch import Dispatcher, checked, is_stream
+from kkrpc_py.channel.expose import Handler, Runs
 from kkrpc_py.channel.interceptors import CallContext, wrap
 
 __all__ = ["invoke_local"]
@@ -30,13 +30,13 @@ async def invoke_local(dispatcher: Dispatcher, method: str, args: list[Any], kwa
             streams.append(result)
 
     async def innermost() -> Any:
-        handler.check(len(ctx.args), ctx.kwargs)
+        args, kwargs = checked(handler, ctx.args, ctx.kwargs)
         if handler.sink is not None:
             raise TypeError(f"{handler.name}() takes a StreamSink: without a peer there is nobody to send to")
         if handler.runs is Runs.ON_THREAD:
-            result = await dispatcher.threads.run(handler.function, *ctx.args, **ctx.kwargs)
+            result = await dispatcher.threads.run(handler.function, *args, **kwargs)
         else:
-            result = handler.function(*ctx.args, **ctx.kwargs)
+            result = handler.function(*args, **kwargs)
         return await dispatcher.settle(handler, result)
 
     returned = False
@@ -44,17 +44,20 @@ async def invoke_local(dispatcher: Dispatcher, method: str, args: list[Any], kwa
         result = await wrap(dispatcher.interceptors, ctx, innermost, note)
         if is_stream(result):
             returned = True
-            return _values(result, streams, dispatcher)
+            return _values(result, handler, streams, dispatcher)
         return result
     finally:
         if not returned:
             await _close(streams, dispatcher)
 
 
-async def _values(outermost: Any, streams: list[Any], dispatcher: Dispatcher) -> AsyncIterator[Any]:
+async def _values(
+    outermost: Any, handler: Handler, streams: list[Any], dispatcher: Dispatcher
+) -> AsyncIterator[Any]:
+    validator = handler.validator
     try:
         async for value in outermost:
-            yield value
+            yield value if validator is None else validator.chunks([value])[0]
     finally:
         await _close(streams, dispatcher)
 

@@ -18,7 +18,7 @@ from kkrpc_py.channel.parking import Parking, Signal
 from kkrpc_py.channel.steps import finish, run_stepped, stepper
 from kkrpc_py.core.calls import MAX_BATCH, IncomingCall
 from kkrpc_py.core.connection import Connection
-from kkrpc_py.errors import InternalError, LimitExceeded, NotSerializable
+from kkrpc_py.errors import InternalError, LimitExceeded, NotSerializable, ValidationFailed
 
 __all__ = ["Link", "Producer"]
 
@@ -70,6 +70,8 @@ class Producer:
         "_batch",
         "_call",
         "_changed",
+        "_check",
+        "_checked",
         "_fitting",
         "_interrupt",
         "_link",
@@ -79,11 +81,23 @@ class Producer:
         "_trap",
         "_turn_began",
         "error",
+        "invalid",
     )
 
-    def __init__(self, link: Link, call: IncomingCall, interrupt: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        link: Link,
+        call: IncomingCall,
+        interrupt: Callable[[], None],
+        check: Callable[[list[Any]], list[Any]] | None = None,
+    ) -> None:
         self.error: Exception | None = None
         """Why the producer was interrupted: a value that cannot be sent."""
+        self.invalid: ValidationFailed | None = None
+        """Why it was interrupted: a value that is not what the handler promises. Those before it are sent."""
+        self._check = check
+        self._checked = 0
+        """Values of the batch that `check` has seen."""
         self._link = link
         self._call = call
         self._interrupt = interrupt
@@ -216,6 +230,8 @@ class Producer:
         if self.error is not None:
             raise self.error
         batch = self._batch
+        if self._check is not None and self._checked < len(batch):
+            self._validate(batch, self._check)
         if not batch or not self._call.room:
             return
         count = len(batch)
@@ -230,9 +246,20 @@ class Producer:
         finally:
             self._link.kick()
         count -= len(batch)
+        self._checked = len(batch)
         self._since_turn += count
         fitting = _FRAME_BYTES * count // size if size else 1
         self._fitting = max(1, min(self._fitting * 4, fitting, MAX_BATCH))
+
+    def _validate(self, batch: list[Any], check: Callable[[list[Any]], list[Any]]) -> None:
+        """Check what has not been checked; at the first value that is wrong the batch ends, and it raises."""
+        try:
+            batch[self._checked :] = check(batch[self._checked :])
+        except ValidationFailed as failed:
+            batch[self._checked :] = getattr(failed, "valid", ())
+            raise
+        finally:
+            self._checked = len(batch)
 
     def _flush_full(self, began: float) -> None:
         """Flush a batch that was collected without a pause since `began`."""
@@ -245,6 +272,9 @@ class Producer:
         """Flush at the moment of suspension, where nothing may be raised."""
         try:
             self.flush()
+        except ValidationFailed as failed:
+            self.invalid = failed
+            self._interrupt()
         except Exception as exc:
             if self.error is None:
                 self.error = exc  # nothing may follow what is missing

@@ -54,7 +54,10 @@ class Caller(Half):
         if not isinstance(question, m.Get | m.Set):
             if question.kwargs and hi.KWARGS not in agreed:
                 raise NotSerializable(
-                    "dict", "kwargs", "a stock peer takes positional arguments alone", needs_cbor=self.pending
+                    "dict",
+                    "kwargs",
+                    "a stock peer takes positional arguments alone",
+                    needs_hello=self.pending,
                 )
             name = question.callback_id if isinstance(question, m.Callback) else question.method
             if not isinstance(question, m.Callback) and hi.METADATA not in agreed:

@@ -94,6 +94,8 @@ class Connection(Caller, Callee):
 
     def _handle(self, received: Iterable[tuple[m.Message | m.Noise | m.Broken, int]]) -> list[ev.Event]:
         happened: list[ev.Event] = []
+        if self._decoder.superjson:
+            self._encoder.superjson = True  # answer in what the peer writes (CLA-6)
         handlers = self._handlers
         for message, size in received:
             event = handlers[type(message)](message, size)

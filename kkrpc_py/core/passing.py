@@ -197,7 +197,7 @@ class _Sending:
                 type(value).__qualname__,
                 path,
                 "a stock peer takes functions as the arguments themselves, not within them",
-                needs_cbor=passage.pending,
+                needs_hello=passage.pending,
             )
         if self._holder is not None:
             value = self._holder.unwrapped(value, passage.functions)
@@ -209,7 +209,9 @@ class _Sending:
     def tensor(self, numpy: Any, value: Any, path: str) -> Any:
         """CBOR keeps what a numpy array is; elsewhere it is lists."""
         if self._passage.pending and not self._passage.binary:
-            raise NotSerializable("ndarray", path, "whether CBOR is agreed is not known yet", needs_cbor=True)
+            raise NotSerializable(
+                "ndarray", path, "whether CBOR is agreed is not known yet", needs_hello=True
+            )
         return Tensor.of(numpy, value) if self._passage.binary else None
 
     def stream(self, value: Any, path: str) -> str | None:
@@ -222,7 +224,7 @@ class _Sending:
                 type(value).__qualname__,
                 path,
                 "a stock peer takes no streams within values",
-                needs_cbor=self._passage.pending,
+                needs_hello=self._passage.pending,
             )
         if id(value) in self._known:
             raise NotSerializable(type(value).__qualname__, path, "one stream stands in two places")

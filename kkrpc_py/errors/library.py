@@ -117,16 +117,16 @@ class NotSerializable(KkrpcError, TypeError):
     """A value that cannot be sent without being changed.
 
     `path` leads to it from the outermost value, such as `args[0]['when']`; `type_name` names its
-    type. `needs_cbor` says that CBOR, once negotiated, would carry it.
+    type. `needs_hello`: a peer that has yet to say what it knows may take it then.
     """
 
-    def __init__(self, type_name: str, path: str, reason: str = "", *, needs_cbor: bool = False) -> None:
+    def __init__(self, type_name: str, path: str, reason: str = "", *, needs_hello: bool = False) -> None:
         text = f"{type_name} at {path or 'the top'} cannot be sent unchanged"
         super().__init__(f"{text}: {reason}" if reason else text)
         self.type_name = type_name
         self.path = path
         self.reason = reason
-        self.needs_cbor = needs_cbor
+        self.needs_hello = needs_hello
 
 
 class InternalError(KkrpcError):

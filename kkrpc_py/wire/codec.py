@@ -52,7 +52,7 @@ class Encoder:
     - `cbor`: CBOR frames may be sent.
     - `superjson`: the peer writes superjson, so with "auto" it is answered so, unless CBOR may be sent.
     - `pending`: a hello was sent and is not answered. What only CBOR carries then raises
-      `NotSerializable` with `needs_cbor`, and may be tried again after the answer.
+      `NotSerializable` with `needs_hello`, and may be tried again after the answer.
     """
 
     def __init__(self, codec: Codec, limits: Limits) -> None:
@@ -82,6 +82,11 @@ class Encoder:
 
         return SuperjsonWriter(self._limits)
 
+    @property
+    def writes_superjson(self) -> bool:
+        """The next message goes as superjson, which carries the types of `js` as they are."""
+        return self.superjson and not self.cbor and self._codec != "json"
+
     def encode(self, message: Message) -> bytes:
         """One whole frame.
 
@@ -103,7 +108,7 @@ class Encoder:
             return self._framed(*pieces)
         if self._codec == "cbor":
             return self._cbor_frame(message)
-        if self.superjson and not self.cbor and self._codec != "json":
+        if self.superjson and self.writes_superjson:
             return self._superjson(message)
         if self._codec == "json" or not (self.cbor or self.pending):
             return self._json_alone(message)
@@ -127,7 +132,7 @@ class Encoder:
                 raise by_cbor from None
         if self.cbor:
             return frame
-        raise NotSerializable(by_json.type_name, by_json.path, by_json.reason, needs_cbor=True) from None
+        raise NotSerializable(by_json.type_name, by_json.path, by_json.reason, needs_hello=True) from None
 
     def _superjson(self, message: Message) -> bytes:
         try:
@@ -139,7 +144,7 @@ class Encoder:
                 self._cbor_frame(message)
             except (NotSerializable, LimitExceeded):
                 raise refusal from None
-            raise NotSerializable(refusal.type_name, refusal.path, refusal.reason, needs_cbor=True) from None
+            raise NotSerializable(refusal.type_name, refusal.path, refusal.reason, needs_hello=True) from None
 
     def _superjson_line(self, message: Message) -> bytes:
         if self.stock and isinstance(message, (Request, Construct)):
@@ -297,7 +302,8 @@ class Decoder:
         return found
 
     def _read_json(self, text: bytes) -> Message | Noise:
-        if text.startswith(_SUPERJSON):
+        # What begins with an id is less, and is told by that in a third of the time.
+        if text >= _SUPERJSON and text.startswith(_SUPERJSON):
             return self._read_superjson(text)
         try:
             found = self._json.loads(text)

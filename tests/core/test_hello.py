@@ -92,7 +92,7 @@ def speaks_stock(peer: Peer) -> None:
     assert [read_frame(frame)["args"] for frame in frames] == [{"value": "é"}, {}]
     with pytest.raises(NotSerializable) as caught:
         connection.call("f", [{1, 2}])
-    assert not caught.value.needs_cbor
+    assert not caught.value.needs_hello
     assert not connection.outgoing
 
 
@@ -264,7 +264,7 @@ def test_what_needs_cbor_may_be_tried_again_after_the_answer() -> None:
     peer = Peer(pending=True)
     with pytest.raises(NotSerializable) as caught:
         peer.connection.call("f", [{1, 2}])
-    assert caught.value.needs_cbor
+    assert caught.value.needs_hello
     assert peer.sent() == []
     assert not peer.connection.outgoing
     peer.send(hello_answer(peer.hello_id))

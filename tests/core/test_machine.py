@@ -158,7 +158,7 @@ class LinkedConnections(RuleBasedStateMachine):
             out = connection.call(method, [self.serial, payload], owner=self.serial)
         except NotSerializable as error:
             assert (connection.outbox.size, connection.outgoing) == before
-            assert not error.needs_cbor or connection.pending
+            assert not error.needs_hello or connection.pending
             self._assert_needs_more_than_stock(connection, payload)
             out = connection.call(method, [self.serial, None], owner=self.serial)
         greeted = connection.agreed is not None or connection.pending or connection._greeted

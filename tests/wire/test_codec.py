@@ -137,7 +137,7 @@ def test_the_codec_that_a_value_goes_by(
     if wanted in ("refused", "later"):
         with pytest.raises(NotSerializable) as caught:
             one.encode(Result("a", value))
-        assert caught.value.needs_cbor == (wanted == "later")
+        assert caught.value.needs_hello == (wanted == "later")
     else:
         frame = one.encode(Result("a", value))
         assert is_cbor(frame) == (wanted == "cbor")
@@ -147,7 +147,7 @@ def test_the_codec_that_a_value_goes_by(
 def test_what_has_to_wait_names_what_waits() -> None:
     with pytest.raises(NotSerializable) as caught:
         encoder(stock=True, pending=True).encode(Request("a", "m", [1, {"at": NOW}]))
-    assert (caught.value.path, caught.value.type_name, caught.value.needs_cbor) == (
+    assert (caught.value.path, caught.value.type_name, caught.value.needs_hello) == (
         "args[1]['at']",
         "datetime",
         True,
@@ -259,7 +259,7 @@ def test_toward_a_stock_peer_no_text_looks_like_a_function(message: Request | Co
     assert caught.value.path == "args[1]"
     with pytest.raises(NotSerializable) as caught:
         encoder("auto", stock=True, pending=True).encode(message)
-    assert caught.value.needs_cbor
+    assert caught.value.needs_hello
     assert read(encoder("json").encode(message))[0][0] == message
 
 
