@@ -77,7 +77,7 @@ class TypedRemote(Remote):
     def _kk_bind(self, args: Sequence[Any], kwargs: dict[str, Any]) -> tuple[list[Any], dict[str, Any]]:
         """The arguments of a construction, where the class has them."""
         member = self._kk_member
-        if member.parameters is None or not member.constructs:
+        if member.parameters is None:
             raise TypeError(f"{member.label} is not a class")
         return member.parameters.bind(args, kwargs)
 

@@ -568,6 +568,7 @@ class Box:
 
 class Making:
     Box = Box
+    limit = 3
 
 
 async def test_what_is_constructed_is_an_instance_where_the_class_says_its_fields() -> None:
@@ -579,6 +580,8 @@ async def test_what_is_constructed_is_an_instance_where_the_class_says_its_field
             await channel.construct(api.Box)
         with pytest.raises(TypeError, match="channel.construct"):
             api.Box(2)
+        with pytest.raises(TypeError, match=r"Making\.limit is not a class"):
+            await channel.construct(api.limit)
 
 
 class Annotated(Protocol):

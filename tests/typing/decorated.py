@@ -43,6 +43,11 @@ class API:
     def now(self) -> float:
         return 0.0
 
+    @kk.expose("numberOf")
+    @kk.method
+    async def number_of(self, word: str) -> int:
+        return len(word)
+
     @kk.method
     async def each(self, n: int, callback: Callable[[int], Awaitable[str]]) -> list[str]:
         return [await callback(i) for i in range(n)]
@@ -103,6 +108,8 @@ async def right(channel: kk.RPCChannel) -> None:
     assert_type(await api.add.with_options(timeout=2, metadata={"id": 1})(1, 2), int)
     assert_type(await asyncio.create_task(api.add(1, 2)), int)
     assert_type(await api.each(3, say), list[str])
+    assert_type(await api.each(3, kk.callback(str)), list[str])
+    assert_type(await api.number_of("one"), int)
 
     async for n in api.countdown(3):
         assert_type(n, int)

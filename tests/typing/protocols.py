@@ -12,12 +12,17 @@ class Settings(Protocol):
     theme: kk.Property[str]
     limits: kk.Property[dict[str, int]]
 
+    @kk.expose("resetAll")
+    async def reset_all(self) -> int: ...
     async def reset(self, *names: str, deep: bool = False) -> bool: ...
 
 
 class API(Protocol):
     counter: kk.Property[int]
     settings: Settings
+
+    class Greeter:
+        def __init__(self, name: str, loud: bool = False) -> None: ...
 
     async def add(self, a: int, b: int = 0) -> int: ...
     def later(self, seconds: float) -> Awaitable[str]: ...
@@ -42,6 +47,7 @@ async def words() -> AsyncIterator[str]:
 
 async def on_number(n: int) -> None: ...
 async def on_word(word: str) -> None: ...
+def on_number_at_once(n: int) -> None: ...
 def on_word_at_once(word: str) -> None: ...
 
 
@@ -54,6 +60,8 @@ async def right(channel: kk.RPCChannel) -> None:
     assert_type(await api.add(b=1, a=2), int)
     assert_type(await api.later(0.5), str)
     assert_type(await api.settings.reset("theme", deep=True), bool)
+
+    assert_type(await api.settings.reset_all(), int)
 
     assert_type(await api.counter, int)
     assert_type(await api.settings.theme, str)
@@ -72,10 +80,16 @@ async def right(channel: kk.RPCChannel) -> None:
     assert_type(await api.process(["a"]), kk.StreamCall[float])
 
     await api.each(3, on_number)
+    await api.each(3, kk.callback(on_number_at_once))
+    with kk.callback(on_number) as callback:
+        await api.each(3, callback)
     await api.heard(on_word)
     await api.heard(on_word_at_once)
     await api.heard(lambda word: print(word.upper()))
     assert_type(await api.total(numbers()), int)
+
+    await channel.construct(api.Greeter, "hi", loud=True)
+    await channel.construct(channel.remote().Anything, 1, 2)
 
     assert_type(await api.slow.with_options(timeout=2, metadata={"traceparent": "00-1"})(1), float)
 
@@ -108,10 +122,15 @@ async def wrong(channel: kk.RPCChannel) -> None:
     await api.countdown(3)  # error: misc, reportGeneralTypeIssues
     await api.process([1])  # error: list-item, reportArgumentType
 
+    await api.each(3, on_number_at_once)  # error: arg-type, reportArgumentType
+    await api.each(3, kk.callback(on_word))  # error: arg-type, reportArgumentType
     await api.each(3, on_word)  # error: arg-type, reportArgumentType
     await api.each(3, lambda n: print(n))  # error: arg-type, reportArgumentType
     await api.total(words())  # error: arg-type, reportArgumentType
     await api.slow.with_options(timeout="2")(1)  # error: arg-type, reportArgumentType
     await api.slow.with_options(retries=2)(1)  # error: call-arg, reportCallIssue
     await api.slow.with_options(timeout=2)("1")  # error: arg-type, reportArgumentType
+    await channel.construct(api.Greeter)  # error: call-arg, reportCallIssue
+    await channel.construct(api.Greeter, 3)  # error: arg-type, reportArgumentType
+    await channel.construct(api.counter)  # error: arg-type, reportArgumentType
     channel.remote(3)  # error: call-overload, reportArgumentType
