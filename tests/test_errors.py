@@ -76,9 +76,12 @@ def raised(act: Callable[[], Any]) -> Exception:
         ("Method path a.b not found at a", MethodNotFound),
         ("No API implementation available", MethodNotFound),
         ("shop.Basket is not a constructor function", MethodNotFound),
+        ("Constructor path shop.Basket not found at shop", MethodNotFound),
         ("Property path a.b not found at b", PropertyNotFound),
         ("Property a is read-only", RemoteError),
         ("no such user", RemoteError),
+        ("Method is nice", RemoteError),
+        ("The path is not found at home", RemoteError),
     ],
 )
 def test_a_bare_text_says_what_was_not_found(text: str, kind: type[RemoteError]) -> None:

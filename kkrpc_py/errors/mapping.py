@@ -137,12 +137,13 @@ def _refusal(message: str) -> RemoteError:
     """The error whose whole text is `message`: one of those that CALL-6 fixes, or anything else."""
     if message == NO_API or message.endswith(" is not a constructor function"):
         return MethodNotFound(message)
-    if message.startswith("Method ") and (
-        message.endswith(" is not a function") or " not found at " in message
-    ):
+    if message.startswith("Method ") and message.endswith(" is not a function"):
         return MethodNotFound(message)
-    if message.startswith("Property path ") and " not found at " in message:
-        return PropertyNotFound(message)
+    if " not found at " in message:
+        if message.startswith(("Method path ", "Constructor path ")):
+            return MethodNotFound(message)
+        if message.startswith("Property path "):
+            return PropertyNotFound(message)
     return RemoteError("Error", message)
 
 
