@@ -78,7 +78,7 @@ def expose(*names: str) -> Callable[[_T], _T]:
             raise ValueError(f"{name!r} is no name that a peer could call")
 
     def mark(method: _T) -> _T:
-        if not isinstance(method, types.FunctionType | METHOD_OBJECTS):
+        if not isinstance(method, (types.FunctionType, *METHOD_OBJECTS)):
             raise TypeError(f"expose() lists methods, not objects of type {type(method).__name__}")
         setattr(method, _NAMES_MARK, names)
         return method

@@ -18,6 +18,7 @@ from typing import Any, ClassVar, Generic, TypeVar
 import pytest
 
 import kkrpc_py as kk
+from kkrpc_py.channel.expose import Exposed
 from tests.channel.harness import linked
 from tests.channel.peer import chunk, end, opened, request, response, result, scripted
 
@@ -756,3 +757,421 @@ async def test_what_was_called_once_is_looked_up_anew() -> None:
         api.__class__ = Other
         for _ in range(2):
             assert await remote.moved() == "the base's"
+
+
+# @expose ------------------------------------------------------------------------------------
+
+
+class Renaming:
+    @kk.expose("add")
+    async def _add(self, a: int, b: int) -> int:
+        return a + b
+
+    @kk.expose("plus", "sum")
+    def internal(self, a: int, b: int) -> int:
+        return a + b
+
+    @kk.expose("both", "other")
+    def both(self) -> str:
+        return "both"
+
+    @kk.expose("static")
+    @staticmethod
+    def _static(value: Any) -> list[Any]:
+        return ["static", value]
+
+    @classmethod
+    @kk.expose("of_class")
+    def _of_class(cls) -> str:
+        return cls.__name__
+
+    @kk.expose("stream")
+    async def _stream(self, n: int) -> AsyncGenerator[int]:
+        yield n
+
+    @kk.expose("theme")
+    def _theme(self) -> str:
+        return "light"
+
+    @property
+    def theme(self) -> Any:
+        RAN.append("theme")
+        return secret
+
+    @kk.expose("loud")
+    def quiet(self) -> str:
+        return "loud"
+
+    def plain(self) -> str:
+        return "plain"
+
+
+class Overriding(Renaming):
+    async def _add(self, a: int, b: int) -> int:
+        return 100 + await super()._add(a, b)
+
+    def internal(self, a: int, b: int) -> int:
+        return 100
+
+    @kk.expose("softly")
+    def quiet(self) -> str:
+        return "soft"
+
+    both = None  # type: ignore[assignment]  # as a subclass takes a method away
+
+
+def answers_of(api: Any, path: str, *args: Any) -> Any:
+    return Exposed(api).find(path).function(*args)
+
+
+def missing(api: Any, path: str) -> bool:
+    exposed = Exposed(api)
+    for _ in range(2):  # a short way must not lead there either
+        with pytest.raises(kk.MethodNotFound) as caught:
+            exposed.find(path)
+    return caught.value.message == refusal(path, None)
+
+
+async def test_a_method_is_listed_under_the_names_it_is_given() -> None:
+    async with linked({"api": Renaming()}) as (_, client):
+        remote = client.remote().api
+        assert await remote.add(1, 2) == 3
+        assert await remote.plus(1, 2) == await remote.sum(1, 2) == 3
+        assert await remote.both() == await remote.other() == "both"
+        assert await remote.static(1) == ["static", 1]
+        assert await remote.of_class() == "Renaming"
+        assert [n async for n in remote.stream(5)] == [5]
+        assert await remote.theme() == "light"
+        assert await remote.plain() == "plain"
+        # Errors speak of the name that was called.
+        with pytest.raises(TypeError, match=r"add\(\) takes 2"):
+            await remote.add()
+        with pytest.raises(TypeError, match=r"sum\(\) takes 2"):
+            await remote.sum(1)
+
+
+@pytest.mark.parametrize(
+    "path", ["_add", "internal", "quiet", "_static", "_of_class", "_theme", "expose", "__call__"]
+)
+def test_a_methods_own_name_is_then_not_listed(path: str) -> None:
+    assert missing(Renaming(), path)
+
+
+def test_an_override_keeps_the_names() -> None:
+    api = Overriding()
+    exposed = Exposed(api)
+    assert exposed.find("plus").function(1, 2) == exposed.find("sum").function(1, 2) == 100
+    assert exposed.find("add").function.__func__ is Overriding.__dict__["_add"]
+    assert exposed.find("of_class").function() == "Overriding"
+    assert exposed.find("softly").function() == "soft"
+    for path in ("internal", "_add", "quiet", "loud", "both", "other"):
+        assert missing(api, path)
+
+
+def test_a_name_may_be_called_often() -> None:
+    exposed = Exposed(Renaming())
+    handlers = {id(exposed.find(name)) for name in ("plus", "sum") for _ in range(3)}
+    assert len(handlers) == 2
+    assert exposed.find("plus").name == "plus"
+
+
+def test_two_objects_of_a_class_stay_apart() -> None:
+    class Counter:
+        def __init__(self, value: int) -> None:
+            self.value = value
+
+        @kk.expose("get")
+        def _get(self) -> int:
+            return self.value
+
+    exposed = Exposed({"a": Counter(1), "b": Counter(2)})
+    assert [exposed.find(path).function() for path in ("a.get", "b.get", "a.get")] == [1, 2, 1]
+
+
+def test_an_attribute_of_the_instance_is_in_the_way_of_its_method() -> None:
+    api = Renaming()
+    api.__dict__["_add"] = secret
+    assert missing(api, "add")
+    api.__dict__["plus"] = secret  # nobody's API, and no method
+    assert answers_of(api, "plus", 1, 2) == 3
+
+
+@pytest.mark.parametrize("name", ["", "_x", "__x__", "a.b", ".", "a."])
+def test_a_name_must_be_one_that_can_be_called(name: str) -> None:
+    with pytest.raises(ValueError, match="no name that a peer could call"):
+        kk.expose("fine", name)
+
+
+def test_only_methods_have_names() -> None:
+    with pytest.raises(ValueError, match="needs the names"):
+        kk.expose()
+    with pytest.raises(TypeError, match="takes names, as in"):
+        kk.expose(public)  # type: ignore[arg-type]  # forgotten parentheses
+    for thing in (property(public), Leaf, Leaf(), Leaf().f, functools.partial(public), len, 5, Descriptor()):
+        with pytest.raises(TypeError, match="lists methods"):
+            kk.expose("x")(thing)
+    kk.expose("x")(functools.partialmethod(Base.inherited, 1))
+
+
+def test_two_methods_under_one_name() -> None:
+    class Alike:
+        @kk.expose("x")
+        def a(self) -> None: ...
+
+        @kk.expose("x")
+        def b(self) -> None: ...
+
+    class Taken:
+        @kk.expose("add")
+        def _add(self) -> None: ...
+
+        def add(self) -> None: ...
+
+    class TakenByBase(Base[int]):
+        @kk.expose("inherited")
+        def _own(self) -> None: ...
+
+    class TakenByValue:
+        x = 5
+
+        @kk.expose("x")
+        def _x(self) -> None: ...
+
+    class TakenByWritable:
+        x = kk.writable(5)
+
+        @kk.expose("x")
+        def _x(self) -> None: ...
+
+    class TakenLater(Renaming):
+        def add(self) -> None: ...
+
+    for cls in (Alike, Taken, TakenByBase, TakenByValue, TakenByWritable, TakenLater):
+        with pytest.raises(TypeError, match=rf"{cls.__name__}: .* cannot both be listed as"):
+            Exposed(cls())
+        exposed = Exposed({"api": cls()})
+        with pytest.raises(TypeError, match="cannot both be listed as"):
+            exposed.find("api.x")
+
+
+def test_names_may_be_swapped() -> None:
+    class Swapped:
+        @kk.expose("b")
+        def a(self) -> str:
+            return "a"
+
+        @kk.expose("a")
+        def b(self) -> str:
+            return "b"
+
+    assert (answers_of(Swapped(), "a"), answers_of(Swapped(), "b")) == ("b", "a")
+
+
+def test_a_dict_has_names_already() -> None:
+    @kk.expose("x")
+    def function() -> None: ...
+
+    exposed = Exposed({"f": function, "bound": Renaming()._theme})
+    with pytest.raises(TypeError, match="a dict names its functions itself"):
+        exposed.find("f")
+    assert exposed.find("bound").function() == "light"
+    with pytest.raises(kk.MethodNotFound):
+        exposed.find("x")
+
+
+def test_a_wrapper_has_the_names_of_what_it_wraps() -> None:
+    def twice(function: Any) -> Any:
+        @functools.wraps(function)
+        def wrapper(*args: Any) -> Any:
+            return [function(*args)] * 2
+
+        return wrapper
+
+    class API:
+        @twice
+        @kk.expose("get")
+        def _get(self) -> int:
+            return 1
+
+    assert answers_of(API(), "get") == [1, 1]
+
+
+def test_names_follow_a_class_that_changes() -> None:
+    class API:
+        def first(self) -> str:
+            return "first"
+
+        @kk.expose("second")
+        def _second(self) -> str:
+            return "second"
+
+    exposed = Exposed(API())
+    assert (exposed.find("first").function(), exposed.find("second").function()) == ("first", "second")
+
+    def later(self: Any) -> str:
+        return "later"
+
+    API.third = kk.expose("fourth")(later)  # type: ignore[attr-defined]  # as a program may, at run time
+    assert exposed.find("fourth").function() == "later"
+    with pytest.raises(kk.MethodNotFound):
+        exposed.find("third")
+    API.first = kk.expose("fifth")(lambda self: "fifth")  # type: ignore[method-assign]  # the same
+    with pytest.raises(kk.MethodNotFound):
+        exposed.find("first")
+    del API._second
+    with pytest.raises(kk.MethodNotFound):
+        exposed.find("second")
+
+
+def test_a_metaclass_has_no_say_in_names() -> None:
+    class Meta(type):
+        def __getattribute__(cls, name: str) -> Any:
+            RAN.append(f"Meta.{name}")
+            return super().__getattribute__(name)
+
+        def __hash__(cls) -> int:
+            RAN.append("Meta.__hash__")
+            return 1
+
+        def __eq__(cls, other: object) -> bool:
+            RAN.append("Meta.__eq__")
+            return False
+
+    class API(metaclass=Meta):
+        text = "text"
+
+        def f(self) -> str:
+            return "f"
+
+        @kk.expose("add")
+        def _add(self) -> str:
+            return "add"
+
+    api = {"api": API()}
+    RAN.clear()
+    exposed = Exposed(api)
+    assert exposed.find("api.f").function() == "f"
+    assert exposed.find("api.add").function() == "add"
+    assert exposed.read(("api", "text")) == "text"
+    for path in ("api.absent", "api._add", "api.text", "api.absent.f"):
+        with pytest.raises(kk.MethodNotFound):
+            exposed.find(path)
+
+
+def test_what_a_property_keeps_in_the_instance_is_no_namespace() -> None:
+    class API:
+        @functools.cached_property
+        def cached(self) -> Any:
+            return {"f": secret, "a": 1}
+
+    api = API()
+    assert api.cached["a"] == 1
+    exposed = Exposed(api)
+    with pytest.raises(kk.MethodNotFound):
+        exposed.find("cached.f")
+    with pytest.raises(kk.PropertyNotFound):
+        exposed.read(("cached", "a"))
+
+
+# Keyword arguments --------------------------------------------------------------------------
+
+
+class Keywords:
+    def plain(self, a: int, b: int = 0) -> None: ...
+    def only(self, a: int, /, b: int, *, c: int, d: int = 0) -> None: ...
+    def rest(self, a: int, *args: int, **kwargs: int) -> None: ...
+    def nothing(self) -> None: ...
+    async def sink(self, a: int, sink: kk.StreamSink[int], b: int = 0) -> None: ...
+    async def sink_and_rest(self, sink: kk.StreamSink[int], **kwargs: int) -> None: ...
+    def shadow(self, a: int, /, **kwargs: int) -> None: ...
+
+    partial = functools.partialmethod(plain, 1)
+
+
+FITS: list[tuple[str, int, set[str]]] = [
+    ("plain", 1, {"b"}),
+    ("plain", 0, {"a", "b"}),
+    ("plain", 0, {"a"}),
+    ("only", 1, {"b", "c"}),
+    ("only", 2, {"c", "d"}),
+    ("rest", 1, {"x", "y"}),
+    ("rest", 3, {"x"}),
+    ("rest", 0, {"a", "x"}),
+    ("sink", 1, {"b"}),
+    ("sink", 0, {"a", "b"}),
+    ("sink_and_rest", 0, {"x"}),
+    ("shadow", 1, {"a"}),
+    ("partial", 0, {"b"}),
+]
+MISFITS: list[tuple[str, int, set[str], str]] = [
+    ("plain", 1, {"c"}, "c"),
+    ("plain", 1, {"a"}, "a"),
+    ("plain", 0, {"b"}, "a"),
+    ("plain", 3, {"b"}, "too many|b"),
+    ("plain", 1, {"self"}, "self"),
+    ("plain", 1, {""}, "''"),
+    ("plain", 1, {"__class__"}, "__class__"),
+    ("only", 0, {"a", "b", "c"}, "a"),
+    ("only", 1, {"b"}, "c"),
+    ("only", 1, {"c"}, "b"),
+    ("only", 2, {"b", "c"}, "b"),
+    ("rest", 0, {"x"}, "a"),
+    ("rest", 1, {"a"}, "a"),
+    ("nothing", 0, {"a"}, "a"),
+    ("sink", 1, {"sink"}, "sink"),
+    ("sink", 1, {"sink", "b"}, "sink"),
+    ("sink_and_rest", 0, {"sink"}, "sink"),
+    ("shadow", 0, {"a"}, "a"),
+    ("partial", 1, {"b"}, "too many|b"),
+]
+
+
+@pytest.mark.parametrize(("path", "count", "names"), FITS)
+def test_keyword_arguments_that_fit(path: str, count: int, names: set[str]) -> None:
+    handler = Exposed(Keywords()).find(path)
+    handler.check(count, dict.fromkeys(names, 1))
+    args, kwargs = [1] * count, dict.fromkeys(names, 1)
+    if handler.sink is not None:
+        args, kwargs = handler.with_sink(None, args, kwargs)
+    made = handler.function(*args, **kwargs)  # as Python has it too
+    if made is not None:
+        made.close()
+
+
+@pytest.mark.parametrize(("path", "count", "names", "text"), MISFITS)
+def test_keyword_arguments_that_do_not_fit(path: str, count: int, names: set[str], text: str) -> None:
+    handler = Exposed(Keywords()).find(path)
+    with pytest.raises(TypeError, match=rf"^{handler.name}\(\): .*({text})"):
+        handler.check(count, dict.fromkeys(names, 1))
+
+
+async def test_keyword_arguments_cross() -> None:
+    class API:
+        async def greet(self, name: str, /, greeting: str = "hello", *, mark: str) -> str:
+            return f"{greeting}, {name}{mark}"
+
+        def thread(self, function: int, self_: int = 0, **kwargs: int) -> list[Any]:
+            return [function, self_, kwargs]
+
+        @kk.inline
+        def now(self, **kwargs: int) -> dict[str, int]:
+            return kwargs
+
+        async def stream(self, sink: kk.StreamSink[int], *, n: int) -> None:
+            await sink.send(n)
+
+    async with linked(API()) as (_, client):
+        remote = client.remote()
+        assert await remote.greet("Ada", mark="!") == "hello, Ada!"
+        assert await remote.greet("Ada", mark="!", greeting="hi") == "hi, Ada!"
+        assert await remote.thread(function=1, self_=2, x=3) == [1, 2, {"x": 3}]
+        assert await remote.now(function=1, args=2) == {"function": 1, "args": 2}
+        assert [n async for n in remote.stream(n=5)] == [5]
+        for call in (
+            remote.greet("Ada"),
+            remote.greet("Ada", mark="!", name="Bob"),
+            remote.greet("Ada", mark="!", other=1),
+            remote.stream(sink=1, n=5),
+        ):
+            with pytest.raises(TypeError):
+                await call
