@@ -7,6 +7,7 @@ error of that name alone.
 
 from __future__ import annotations
 
+import enum
 import functools
 import inspect
 import sys
@@ -21,7 +22,7 @@ from kkrpc_py.channel.call import Call
 from kkrpc_py.channel.declarations import Property, is_declared_stream
 from kkrpc_py.channel.issues import bare, is_union
 from kkrpc_py.channel.listing import names_of
-from kkrpc_py.channel.lookup import MISSING, by_class_statement
+from kkrpc_py.channel.lookup import MISSING, by_class_statement, class_attribute
 from kkrpc_py.channel.parameters import Parameters
 from kkrpc_py.channel.sink import StreamSink
 from kkrpc_py.channel.validation import _returned, _streams, converter
@@ -64,6 +65,8 @@ class Member(msgspec.Struct, frozen=True, eq=False):
     """It may be awaited for its value."""
     constructs: bool = False
     """It is a class, for `channel.construct`."""
+    open: bool = False
+    """It is annotated with `Any`: so is all that is below it."""
     scope: Scope | None = None
     """Where the names below it are; None: there are none."""
 
@@ -134,15 +137,11 @@ def _from_value(value: Any, label: str, owner: type | None = None) -> Member:
     if isinstance(value, classmethod):
         return _method(value.__func__, label, owner, bound=False)
     if isinstance(value, _FUNCTIONS):
-        return _method(value, label, owner, bound=owner is None or not _binds(value))
+        return _method(value, label, owner, bound=owner is None or not isinstance(value, types.FunctionType))
     scope: Scope | None = value if type(value) is dict else _scope(type(value))
     if callable(value):
         return msgspec.structs.replace(_method(value, label, owner, bound=True), scope=scope)
     return Member(label, readable=True, scope=scope)
-
-
-def _binds(function: Any) -> bool:
-    return isinstance(function, types.FunctionType | functools.partialmethod)
 
 
 def _method(function: Any, label: str, owner: type | None, *, bound: bool) -> Member:
@@ -192,6 +191,8 @@ def _from_hint(hint: Any, label: str, *, data: bool = False) -> Member:
     """`data`: what it is of is a property in any case."""
     while _origin(hint) in (ClassVar, Final):
         hint = (*get_args(hint), Any)[0]
+    if hint is Any:
+        return Member(label, open=not data, readable=True)
     origin, arguments = _origin(hint), get_args(bare(hint))
     if origin is Property or origin is Writable:
         return Member(label, readable=True, value=_converter(arguments[0] if arguments else Any, label))
@@ -205,7 +206,7 @@ def _from_hint(hint: Any, label: str, *, data: bool = False) -> Member:
     scope = _scope(origin)
     if scope is None:
         return Member(label, readable=True, value=_converter(hint, label))
-    call = inspect.getattr_static(scope, "__call__", None)
+    call = class_attribute(scope, "__call__")
     if isinstance(call, types.FunctionType) and not data:  # a class that says how it is called
         return msgspec.structs.replace(_method(call, label, origin, bound=False), scope=scope)
     if getattr(origin, "_is_protocol", False):
@@ -271,12 +272,9 @@ def _constructor(cls: type, label: str) -> Member:
 
 def _scope(cls: Any) -> type | None:
     """`cls` where the names of an API may stand in it: it was made by a class statement."""
-    if not isinstance(cls, type) or cls.__module__ in _VALUE_MODULES or issubclass(cls, BaseException):
+    if not isinstance(cls, type) or issubclass(cls, enum.Enum | BaseException):
         return None
     return cls if by_class_statement(cls) else None
-
-
-_VALUE_MODULES = {"builtins", "datetime", "decimal", "enum", "uuid", "collections", "pathlib", "re", "typing"}
 
 
 def _converter(hint: Any, label: str) -> Convert | None:

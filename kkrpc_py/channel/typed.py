@@ -50,7 +50,7 @@ class TypedRemote(Remote):
         streamed = _with(options, result=member.final, chunk=member.chunk)
         self.__dict__.update(_kk_member=member, _kk_call_options=streamed)
 
-    def __getitem__(self, name: str) -> TypedRemote:
+    def __getitem__(self, name: str) -> Remote:
         """The same as an attribute, for names that are no Python identifiers, and for dicts."""
         if not isinstance(name, str):
             raise TypeError("a remote name is a string")
@@ -59,6 +59,8 @@ class TypedRemote(Remote):
             raise AttributeError(f"{member.label} has no names below it, such as {name!r}")
         found = member_of(member.scope, name, member.label)
         path = f"{self._kk_path}.{found.name}" if self._kk_path else found.name
+        if found.open:
+            return Remote(self._kk_host, path, self._kk_options)
         return TypedRemote(self._kk_host, path, self._kk_options, found)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Call[Any]:

@@ -15,7 +15,7 @@ from collections.abc import (
     Generator,
 )
 from dataclasses import dataclass
-from typing import Any, ClassVar, Generic, Protocol, TypeVar
+from typing import Annotated, Any, ClassVar, Final, Generic, Protocol, TypeVar, overload
 
 import anyio
 import msgspec
@@ -584,34 +584,67 @@ async def test_what_is_constructed_is_an_instance_where_the_class_says_its_field
             await channel.construct(api.limit)
 
 
-class Annotated(Protocol):
+class Declared(Protocol):
     """Names that are only annotated, in every way there is."""
 
     add: Callable[[int, int], Awaitable[Point]]
     adder: Adder
     limit: ClassVar[int]
-    nested: type[Greeter]
+    most: Final[int]
+    colour: Colour
     generic: Angles[int]
+    anything: Any
+    points: Callable[[int], AsyncIterator[Point]]
+    counted: Annotated[kk.Property[Annotated[int, msgspec.Meta(lt=4)]], "documented"]
 
     @property
     def counter(self) -> Awaitable[Point]: ...
+
+    @overload
+    async def same(self, value: int) -> int: ...
+    @overload
+    async def same(self, value: str) -> str: ...
 
 
 class Values:
     adder = Adder()
     limit = 3
+    most = 4
+    counted = 4
+    colour = "red"
     counter: ClassVar[dict[str, int]] = {"x": 4}
     generic = Angles[int]()
+    anything = Angles[int]()
+    half = functools.partialmethod(Adder.__call__, 1)
 
     async def add(self, a: int, b: int) -> Any:
         return {"x": a + b}
 
+    async def same(self, value: Any) -> Any:
+        return value
+
+    async def points(self, n: int) -> AsyncIterator[Any]:
+        for x in range(n):
+            yield {"x": x}
+
 
 async def test_each_kind_of_annotation() -> None:
     async with linked(Values()) as (_, channel):
-        api: Any = channel.remote(Annotated)
+        api: Any = channel.remote(Declared)
         assert await api.add(1, 2) == Point(3)
         assert await api.adder(1, b=2) == 3
-        assert await api.limit == 3
+        assert [await api.limit, await api.most] == [3, 4]
+        assert await api.colour is Colour.RED
         assert await api.counter == Point(4)
         assert await api.generic.double(2) == 4
+        assert await api.anything.double(2) == 4
+        assert await api.same("a") == "a"
+        assert [point async for point in api.points(2)] == [Point(0), Point(1)]
+        with pytest.raises(kk.ValidationFailed):
+            await api.counted
+        with pytest.raises(kk.MethodNotFound):
+            await api.anything.not_there()
+        values: Any = channel.remote(Values)
+        assert await values.half(b=3) == 4
+        with pytest.raises(TypeError, match="too many positional"):
+            values.half(1, 2)
