@@ -11,7 +11,7 @@ import os
 import shutil
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import anyio
 import pytest
@@ -25,6 +25,8 @@ NODE = shutil.which("node") or "node"
 
 BOUND = 30.0
 """Seconds. Far above what any test here takes."""
+
+Version = Literal["json", "superjson"]
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -45,7 +47,14 @@ class Host:
 
     def __init__(self) -> None:
         self.reported: list[Any] = []
+        self.kept: Any = None
         self._arrived = anyio.Event()
+
+    async def each(self, count: int, callback: Any) -> int:
+        self.kept = callback
+        for i in range(count):
+            assert await callback(i, "of", count) is None
+        return count
 
     async def add(self, a: int, b: int) -> int:
         return a + b
@@ -62,7 +71,7 @@ def node_child(record: Path, *options: str) -> list[str]:
     return [NODE, str(NODE_DIR / "child.mjs"), "--record", str(record), *options]
 
 
-def read_stock(record: Path) -> list[dict[str, Any]]:
+def read_stock(record: Path, version: str = "json") -> list[dict[str, Any]]:
     """The messages in `record`, after the proof that a stock peer can read every one of them.
 
     One JSON object a line, ASCII alone, with kkrpc's keys in kkrpc's order, and no line of a multiple of
@@ -77,8 +86,16 @@ def read_stock(record: Path) -> list[dict[str, Any]]:
             continue
         assert len(line) % 65_536 != 0
         message = json.loads(line)
-        assert list(message) == ["id", "method", "args", "type", "version"]
-        assert message["version"] == "json"
+        keys = ["id", "method", "args", "type", "version"]
+        if version == "superjson":
+            assert line.startswith(b'{"json":')
+            assert list(message) in (["json"], ["json", "meta"])
+            message = message["json"]
+            keys[4:4] = [key for key in ("callbackIds", "transferSlots") if key in message]
+        elif "callbackIds" in message:
+            keys.insert(4, "callbackIds")
+        assert list(message) == keys
+        assert message["version"] == version
         messages.append(message)
     return messages
 
@@ -213,6 +230,77 @@ async def test_a_node_child_calls_its_parent_while_it_is_called(tmp_path: Path) 
     ]
 
 
+@pytest.mark.parametrize("version", ["json", "superjson"])
+async def test_a_node_child_calls_python_functions(tmp_path: Path, version: Version) -> None:
+    seen: list[Any] = []
+    late: list[Any] = []
+    both = anyio.Event()
+
+    async def second(*args: Any) -> None:
+        late.append(args)
+        both.set()
+
+    def lambda_that_fails(*args: Any) -> None:
+        raise ValueError("nobody is told")
+
+    with anyio.fail_after(BOUND):
+        options = ["--superjson"] if version == "superjson" else []
+        async with kk.open_process(node_child(tmp_path / "sent", *options), codec=version) as channel:
+            api = channel.remote()
+            note = seen.append
+            assert await api.each(3, note) == 3
+            assert seen == [0, 1, 2]  # all before the answer
+            assert await api.each(1, note) == 1
+            assert await api.types("__callback", note, {"callback": 1}) == ["string", "function", "object"]
+            assert await api.each(2, lambda_that_fails) == 2
+            assert await api.later(1, lambda *args: late.append(args), second) == "scheduled"
+            await both.wait()
+            assert late == [("late", 0), ("late", 1)]
+            with kk.callback(seen.append) as only_now:
+                assert await api.each(1, only_now) == 1
+            for refused in ([note], {"f": note}, "__callback__1"):
+                with pytest.raises(kk.NotSerializable):
+                    await api.types(refused)
+    assert seen == [0, 1, 2, 0, 0]
+    sent = read_stock(tmp_path / "sent", version)
+    given = [message["callbackIds"] for message in sent if message.get("callbackIds")]
+    assert given[0] == given[1] == given[2] != given[3], "the same function has the same id"
+    assert [message["args"][1] for message in sent[1:3]] == [f"__callback__{given[0][0]}"] * 2
+    assert len(sent) == 7
+
+
+@pytest.mark.parametrize("version", ["json", "superjson"])
+async def test_python_calls_functions_of_a_node_child(tmp_path: Path, version: Version) -> None:
+    host = Host()
+    with anyio.fail_after(BOUND):
+        options = ["--superjson"] if version == "superjson" else []
+        async with kk.open_process(
+            node_child(tmp_path / "sent", *options), expose=host, codec=version
+        ) as channel:
+            seen = [[i, "of", 3] for i in range(3)]
+            assert await channel.remote().lend(3) == [3, 3, seen + seen]
+            for refused in (channel.remote, [print], {"f": print}):
+                with pytest.raises(kk.NotSerializable):  # a stock peer's callbacks take no functions
+                    await host.kept(refused)
+            host.kept.notify("after the answer")
+            host.kept.release()
+            with pytest.raises(kk.CallbackReleased):
+                await host.kept(1)
+            assert await channel.remote().echo("alive") == "alive"
+    sent = read_stock(tmp_path / "sent", version)
+    assert [message["type"] for message in sent[1:]] == [
+        "request",
+        *["callback"] * 3,
+        "response",
+        *["callback"] * 3,
+        "response",
+        "callback",
+        "request",
+    ]
+    assert len({message["method"] for message in sent if message["type"] == "callback"}) == 1
+    assert sent[-2]["args"] == ["after the answer"]
+
+
 async def test_lines_around_64_kib_reach_a_node_child(tmp_path: Path) -> None:
     """One of these lines would have 65,536 bytes: the reader would lose it and the one after it."""
     with anyio.fail_after(BOUND):
@@ -257,23 +345,37 @@ EXPECTED = {
     "inFlight": True,
     "bytes": ["Uint8Array", 300, 43, ["bytes", 3, 253]],
     "ask": 42,
-    "callback": {"error": "callbacks are not supported"},
+    "callback": [2, 1, True, [[0], [1], [0], ["from a thread", 1]]],
+    "lateCallback": [["late", "late"], "x"],
+    "throwingCallback": 1,
+    "lend": [3, 3, [0, 1, 2, 0, 1, 2]],
+    "looksLikeACallback": ["__callback__", {"f": "__callback__1"}],
     "nearly64KiB": True,
     "large": 1_000_000,
     "noise": 2,
     "stream": [{"__stream": True}, 2],
 }
+EXPECTED_OF_SUPERJSON = {
+    **EXPECTED,
+    "superjson": [],  # the values that did not come back as they were
+    "error": [True, "TypeError", "as a value"],
+    "shared": [{"n": 1}, True],
+    "functionsWithin": {"n": 1, "g": [None]},
+}
 
 
-async def test_a_python_child_of_a_node_parent(tmp_path: Path, anyio_backend_name: str) -> None:
+@pytest.mark.parametrize("version", ["json", "superjson"])
+async def test_a_python_child_of_a_node_parent(tmp_path: Path, anyio_backend_name: str, version: str) -> None:
     """The Python child answers as tests/node/child.mjs does, and better where that one loses lines."""
-    command = [sys.executable, str(NODE_DIR / "python_child.py"), anyio_backend_name]
+    command = [sys.executable, str(NODE_DIR / "python_child.py"), anyio_backend_name, version]
     record = tmp_path / "sent"
+    options = ["--superjson"] if version == "superjson" else []
     with anyio.fail_after(2 * BOUND):
         done = await anyio.run_process(
-            [NODE, str(NODE_DIR / "parent.mjs"), "--record", str(record), "--", *command], stderr=None
+            [NODE, str(NODE_DIR / "parent.mjs"), "--record", str(record), *options, "--", *command],
+            stderr=None,
         )
     # What kkrpc takes for noise it prints; the report is the last line.
     report = json.loads(done.stdout.splitlines()[-1])
-    assert report == {"exit": 0, "results": EXPECTED}
-    read_stock(record)
+    assert report == {"exit": 0, "results": EXPECTED_OF_SUPERJSON if version == "superjson" else EXPECTED}
+    read_stock(record, version)

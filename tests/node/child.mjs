@@ -1,17 +1,24 @@
 // A kkrpc 0.2.2 server on its own stdin and stdout: the stock child of a Python parent.
 //
-//   node child.mjs [--record FILE] [--no-api]
+//   node child.mjs [--record FILE] [--superjson] [--no-api]
 //
-// --record appends every byte that arrives to FILE. --no-api exposes nothing, so that no request
-// is ever answered (0.2.2 stays silent then); the child calls its parent instead.
+// --record appends every byte that arrives to FILE. --superjson writes kkrpc's default instead of JSON.
+// --no-api exposes nothing, so that no request is ever answered (0.2.2 stays silent then); the child
+// calls its parent instead.
 import { appendFileSync } from "node:fs"
 import { setTimeout as sleep } from "node:timers/promises"
-import { parseArgs } from "node:util"
+import { inspect, parseArgs } from "node:util"
 
 import { NodeIo, RPCChannel } from "kkrpc"
 
+const describe = (value) => inspect(value, { depth: null, breakLength: Infinity })
+
 const { values: options } = parseArgs({
-	options: { record: { type: "string" }, "no-api": { type: "boolean", default: false } }
+	options: {
+		record: { type: "string" },
+		superjson: { type: "boolean", default: false },
+		"no-api": { type: "boolean", default: false }
+	}
 })
 
 if (options.record) {
@@ -44,6 +51,31 @@ const api = {
 	text: (length) => "x".repeat(length),
 	// Calls the parent's API before it answers.
 	ask: async (a, b) => (await parent.add(a, b)) * 2,
+	// Calls a function of the parent's, before it answers and after.
+	each: (count, callback) => {
+		for (let i = 0; i < count; i++) callback(i)
+		return count
+	},
+	later: (ms, ...callbacks) => {
+		setTimeout(() => callbacks.forEach((callback, i) => callback("late", i)), ms)
+		return "scheduled"
+	},
+	types: (...args) => args.map((arg) => typeof arg),
+	// Gives the parent a function of its own, the same one twice, and reports what it was called with.
+	lend: async (count) => {
+		const seen = []
+		const note = (...args) => {
+			seen.push(args)
+		}
+		return [await parent.each(count, note), await parent.each(count, note), seen]
+	},
+	values: () => ({
+		date: new Date(5),
+		map: new Map([["a", new Set([1, 2n])]]),
+		bytes: Uint8Array.of(1, 255),
+		numbers: [NaN, Infinity, -0]
+	}),
+	describe,
 	print: (text) => {
 		process.stdout.write(text)
 	},
@@ -55,7 +87,7 @@ const api = {
 
 const channel = new RPCChannel(new NodeIo(process.stdin, process.stdout), {
 	expose: options["no-api"] ? undefined : api,
-	serialization: { version: "json" }
+	serialization: { version: options.superjson ? "superjson" : "json" }
 })
 const parent = channel.getAPI()
 

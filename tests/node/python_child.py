@@ -1,11 +1,12 @@
 """A Python child of tests/node/parent.mjs: the API of child.mjs, served over stdio.
 
-Usage: python_child.py asyncio|trio
+Usage: python_child.py asyncio|trio json|superjson
 """
 
 from __future__ import annotations
 
 import sys
+import threading
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -57,6 +58,31 @@ class Api:
         total: int = await kk.current_channel().remote().add(a, b)
         return total * 2
 
+    async def each(self, count: int, callback: Any) -> int:
+        for i in range(count):
+            await callback(i)
+        return count
+
+    def apply(self, first: Any, second: Any) -> bool:
+        first.notify("from a thread", 1)
+        return first is second
+
+    def later(self, ms: float, *callbacks: Any) -> str:
+        """Calls them in this order, after it has answered."""
+
+        def call() -> None:
+            for callback in callbacks:
+                callback.notify("late")
+
+        threading.Timer(ms / 1000, call).start()
+        return "scheduled"
+
+    async def lend(self, count: int) -> list[Any]:
+        """Gives the parent a function of its own, the same one twice; reports what it was called with."""
+        seen: list[Any] = []
+        parent = kk.current_channel().remote()
+        return [await parent.each(count, seen.append), await parent.each(count, seen.append), seen]
+
     async def text(self, length: int) -> str:
         return "x" * length
 
@@ -70,4 +96,5 @@ class Api:
 
 
 if __name__ == "__main__":
-    kk.run_stdio(Api(), backend=sys.argv[1])
+    codec: Any = sys.argv[2]
+    kk.run_stdio(Api(), backend=sys.argv[1], codec=codec)
