@@ -32,6 +32,14 @@ _log = logging.getLogger("kkrpc_py")
 _POSITIONAL = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
 _AWAITABLES: tuple[Any, ...] = (abc.Coroutine, abc.Awaitable)
 _GENERATORS: tuple[Any, ...] = (abc.Generator, abc.Iterator)
+_CALLABLES = (
+    type,
+    types.FunctionType,
+    types.MethodType,
+    types.BuiltinFunctionType,
+    functools.partial,
+    functools.partialmethod,
+)
 _KNOWN = "__kkrpc_hints__"
 _MISSING = inspect.Parameter.empty
 
@@ -51,7 +59,7 @@ class Validator:
         self.method = method
         self._hints = hints
         self.is_plain = hints.is_plain
-        """`is_plain(args)`: a quick look; arguments without keywords of which it says True are right as they are."""
+        """`is_plain(args)`: a quick look, whether arguments without keywords are right as they are."""
         self._result = hints.result
         self._result_exact: frozenset[type] = hints.result.exact if hints.result else frozenset()
         self._chunk = hints.chunk
@@ -211,6 +219,9 @@ class _Hints(msgspec.Struct, frozen=True, eq=False):
 
 def _hints_of(function: Any) -> _Hints:
     """The hints of a callable; those of a plain function are read once, for all channels and objects."""
+    if not issubclass(type(function), _CALLABLES):
+        # An object with a `__call__` is as good as a method; what it says of itself is not asked.
+        function = types.MethodType(type(function).__call__, function)
     plain = function.__func__ if type(function) is types.MethodType else function
     if type(plain) is not types.FunctionType:
         return _read(function)
@@ -269,9 +280,7 @@ def _annotated(function: Any) -> tuple[Any, bool]:
         # A generated `__init__` knows no more than the class.
         fields = hasattr(function, "__dataclass_fields__") or issubclass(function, msgspec.Struct)
         return function if fields else inspect.getattr_static(function, "__init__"), True
-    if isinstance(function, types.FunctionType | types.MethodType | types.BuiltinFunctionType):
-        return function, False
-    return type(function).__call__, False
+    return function, False
 
 
 def _resolved(annotated: Any) -> dict[str, Any]:
