@@ -73,7 +73,8 @@ class Handler:
         # An instance with a `__call__` is as good as a method; what it says of itself is not asked.
         called = plain if known else bound(plain, "__call__")
         self.function = function
-        self._annotated = function if annotated is None else annotated
+        described = called if function is plain else function
+        self._annotated = described if annotated is None else annotated
         """What carries the annotations, such as the class that `function` makes an instance of."""
         self.name = name or (plain.__name__ if known else type(plain).__name__)
         """What errors call it: `name`, where it is listed under another name than its own."""
@@ -93,7 +94,7 @@ class Handler:
         self._signature: inspect.Signature | None = None
         """What the peer's arguments are bound to: without the sink."""
         try:
-            signature = inspect.signature(called if function is plain else function)
+            signature = inspect.signature(described)
         except (TypeError, ValueError):  # some builtins have none: they check for themselves
             return
         self._read_signature(signature, called)
