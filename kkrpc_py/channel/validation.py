@@ -82,10 +82,13 @@ class Validator:
         """Whether `chunks` has anything to do."""
         return self._chunk is not None
 
-    def arguments(self, args: list[Any], kwargs: dict[str, Any]) -> tuple[list[Any], dict[str, Any]]:
+    def arguments(
+        self, args: list[Any], kwargs: dict[str, Any], method: str = ""
+    ) -> tuple[list[Any], dict[str, Any]]:
         """The arguments as the handler wants them. Raises ValidationFailed with all that is wrong.
 
-        They are as many as the handler takes, a sink not among them.
+        They are as many as the handler takes, a sink not among them. Here and below `method` is the path that
+        was called, for the error, where it is not the handler's own name.
         """
         if not kwargs and self.is_plain(args):
             return args, kwargs
@@ -100,29 +103,29 @@ class Validator:
             for name, value in kwargs.items()
         }
         if report:
-            raise ValidationFailed(self.method, "input", report.issues())
+            raise ValidationFailed(method or self.method, "input", report.issues())
         return converted, named
 
-    def result(self, value: Any) -> Any:
+    def result(self, value: Any, method: str = "") -> Any:
         """What to send for a result that is no stream. Raises ValidationFailed."""
         if type(value) in self._result_exact:
             return value
-        return self._outgoing(self._result, value)
+        return self._outgoing(self._result, value, method)
 
-    def stream_result(self, value: Any) -> Any:
+    def stream_result(self, value: Any, method: str = "") -> Any:
         """What to send for the value that a stream ended with. Raises ValidationFailed."""
-        return self._outgoing(self._hints.final, value)
+        return self._outgoing(self._hints.final, value, method)
 
-    def _outgoing(self, check: Check | None, value: Any) -> Any:
+    def _outgoing(self, check: Check | None, value: Any, method: str) -> Any:
         if check is None:
             return value
         report = Report()
         value = check(value, report)
         if report:
-            raise ValidationFailed(self.method, "output", report.issues())
+            raise ValidationFailed(method or self.method, "output", report.issues())
         return value
 
-    def chunks(self, values: list[Any]) -> list[Any]:
+    def chunks(self, values: list[Any], method: str = "") -> list[Any]:
         """What to send for these chunks of a stream, the same list or another. Raises InvalidChunk."""
         check = self._chunk
         if check is None:
@@ -135,7 +138,7 @@ class Validator:
             report = Report()
             converted_value = check(value, report)
             if report:
-                error = InvalidChunk(self.method, "output", report.issues())
+                error = InvalidChunk(method or self.method, "output", report.issues())
                 error.valid = valid
                 raise error
             valid.append(converted_value)
