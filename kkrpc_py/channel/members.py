@@ -7,7 +7,6 @@ error of that name alone.
 
 from __future__ import annotations
 
-import enum
 import functools
 import inspect
 import sys
@@ -169,7 +168,7 @@ def _method(function: Any, label: str, owner: type | None, *, bound: bool) -> Me
     makes_stream = (
         inspect.isasyncgenfunction(plain) or inspect.isgeneratorfunction(plain) or is_declared_stream(plain)
     )
-    return _answer(hint, label, called, makes_stream, awaited=inspect.iscoroutinefunction(plain))
+    return _answer(hint, label, called, makes_stream=makes_stream)
 
 
 def _signature(function: Any) -> inspect.Signature:
@@ -189,10 +188,12 @@ def _is_sink(annotation: Any) -> bool:
 
 def _from_hint(hint: Any, label: str, *, data: bool = False) -> Member:
     """`data`: what it is of is a property in any case."""
-    while _origin(hint) in (ClassVar, Final):
-        hint = (*get_args(hint), Any)[0]
+    if get_origin(hint) is ClassVar:
+        hint = get_args(hint)[0]
     if hint is Any:
         return Member(label, open=not data, readable=True)
+    if hint in (ClassVar, Final):  # of a type that only a checker knows
+        return Member(label, readable=True)
     origin, arguments = _origin(hint), get_args(bare(hint))
     if origin is Property or origin is Writable:
         return Member(label, readable=True, value=_converter(arguments[0] if arguments else Any, label))
@@ -200,7 +201,7 @@ def _from_hint(hint: Any, label: str, *, data: bool = False) -> Member:
         return Member(label, readable=True, value=_converter(_awaited(hint), label))
     if origin is abc.Callable and not data:
         returned = arguments[-1] if arguments else Any
-        return _answer(returned, label, Parameters(label, None), makes_stream=False, awaited=False)
+        return _answer(returned, label, Parameters(label, None))
     if origin is type and arguments and isinstance(arguments[0], type):
         return _constructor(arguments[0], label)
     scope = _scope(origin)
@@ -209,14 +210,12 @@ def _from_hint(hint: Any, label: str, *, data: bool = False) -> Member:
     call = class_attribute(scope, "__call__")
     if isinstance(call, types.FunctionType) and not data:  # a class that says how it is called
         return msgspec.structs.replace(_method(call, label, origin, bound=False), scope=scope)
-    if getattr(origin, "_is_protocol", False):
-        return Member(label, readable=True, scope=scope)
     return Member(label, readable=True, scope=scope, value=_converter(hint, label))
 
 
-def _answer(hint: Any, label: str, called: Parameters, makes_stream: bool, *, awaited: bool) -> Member:
-    """A method that says of what it returns `hint`; `awaited`: the `async` of its `def` is not in it."""
-    steps = not awaited and _origin(hint) in _STEPPED
+def _answer(hint: Any, label: str, called: Parameters, *, makes_stream: bool = False) -> Member:
+    """A method that says `hint` of what it returns, before or after an `await`."""
+    steps = _origin(hint) in _STEPPED
     hint = _awaited(hint)
     if makes_stream or _origin(hint) is Call or _streams(hint):
         streams: bool | None = True
@@ -272,9 +271,7 @@ def _constructor(cls: type, label: str) -> Member:
 
 def _scope(cls: Any) -> type | None:
     """`cls` where the names of an API may stand in it: it was made by a class statement."""
-    if not isinstance(cls, type) or issubclass(cls, enum.Enum | BaseException):
-        return None
-    return cls if by_class_statement(cls) else None
+    return cls if isinstance(cls, type) and by_class_statement(cls) else None
 
 
 def _converter(hint: Any, label: str) -> Convert | None:

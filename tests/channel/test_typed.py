@@ -67,6 +67,9 @@ class Client(Protocol):
     async def anything(self, *args: int, **kwargs: int) -> Any: ...
     def points(self, n: int) -> AsyncIterator[Point]: ...
     async def opened(self, n: int) -> AsyncIterator[Point]: ...
+    def called(self, n: int) -> kk.Call[Point]: ...
+    @kk.stream
+    def unhinted(self): ...  # type: ignore[no-untyped-def]  # what is tested
     def wrong_points(self) -> AsyncIterable[Point]: ...
     @kk.stream
     def hash(self, n: int) -> Generator[Point, None, Summary]: ...
@@ -83,6 +86,7 @@ class Client(Protocol):
 class Theme:
     theme = "light"
     accent = kk.writable("blue", type=str)
+    place = kk.writable(Point(1), type=Point)
     colour = "red"
 
     async def reset(self, *names: str, deep: bool = False) -> list[Any]:
@@ -132,6 +136,12 @@ class Server:
 
     async def opened(self, n: int) -> AsyncIterator[Any]:
         return self.points(n)
+
+    async def called(self, n: int) -> AsyncIterator[Any]:
+        return self.points(n)
+
+    async def unhinted(self) -> int:
+        return 1
 
     async def wrong_points(self) -> AsyncIterator[Any]:
         try:
@@ -199,6 +209,7 @@ async def test_chunks_and_return_values_are_what_the_class_says() -> None:
         api = channel.remote(Client)
         assert [point async for point in api.points(2)] == [Point(0), Point(1)]
         assert [point async for point in await api.opened(2)] == [Point(0), Point(1)]
+        assert [point async for point in api.called(2)] == [Point(0), Point(1)]
         stream = await api.hash(2)
         assert [point async for point in stream] == [Point(0), Point(1)]
         assert await stream == Summary(2)
@@ -234,8 +245,7 @@ async def test_a_property_is_set_and_its_answer_left_as_it_is() -> None:
         assert await api.settings.accent == "green"
         theirs: Any = channel.remote(Theirs)
         assert await theirs.settings.accent == "green"
-        with pytest.raises(kk.ValidationFailed):
-            await channel.set(theirs.settings.accent, 3)
+        assert await theirs.settings.place == Point(1)
 
 
 async def test_a_stream_where_the_class_says_a_value_and_a_value_where_it_says_a_stream() -> None:
@@ -250,6 +260,8 @@ async def test_a_stream_where_the_class_says_a_value_and_a_value_where_it_says_a
                 pass
         with pytest.raises(TypeError, match="'is_no_stream_either' returned int, not a stream"):
             await api.is_no_stream_either()
+        with pytest.raises(TypeError, match="'unhinted' returned int, not a stream"):
+            await api.unhinted()
 
 
 # Names -----------------------------------------------------------------------------------
@@ -429,7 +441,13 @@ async def free(a: int, b: int = 2) -> Point:
     return Point(a, b)
 
 
-class Shared(Base):
+class Shared(Base, dict[str, Any]):
+    class Inner(msgspec.Struct):
+        x: int
+
+    async def inner(self) -> Inner:
+        return self.Inner(1)
+
     angles = Angles[int]()
     table: ClassVar[dict[str, Any]] = {"free": free, "deeper": {"angles": Angles()}}
     adder = Adder()
@@ -500,7 +518,10 @@ async def test_a_client_has_the_types_of_the_servers_class() -> None:
         assert await api.static(1) == await api.made(1) == await api.traced(1) == Point(1)
         loose: Any = api
         assert await loose.untyped(1) == {"x": 1}
+        assert await api.inner() == Shared.Inner(1)
         assert await api.angles.double(1.5, turns=2) == 5.0
+        with pytest.raises(AttributeError, match="Shared has no 'keys'"):
+            api.keys()
         table: Any = api.table
         assert await table["free"](1) == Point(1, 2)
         assert await table["deeper"]["angles"].double(1.5) == 3.0
@@ -553,12 +574,6 @@ async def test_a_method_may_have_another_name_than_its_peer_lists() -> None:
         assert await api.second() == Point(2)
 
 
-class Greeter:
-    def __init__(self, name: str, loud: bool = False) -> None:
-        self.name = name
-        self.loud = loud
-
-
 @kk.constructible
 @dataclass
 class Box:
@@ -566,8 +581,21 @@ class Box:
     height: int = 1
 
 
+@kk.constructible
+class Plain:
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+
+class Makes(Protocol):
+    """What a client may say of `Making`."""
+
+    Box: type[Box]
+
+
 class Making:
     Box = Box
+    Plain = Plain
     limit = 3
 
 
@@ -582,6 +610,9 @@ async def test_what_is_constructed_is_an_instance_where_the_class_says_its_field
             api.Box(2)
         with pytest.raises(TypeError, match=r"Making\.limit is not a class"):
             await channel.construct(api.limit)
+        assert await channel.construct(api.Plain, "a") == {"name": "a"}
+        client = channel.remote(Makes)
+        assert await channel.construct(client.Box, 2) == Box(2)
 
 
 class Declared(Protocol):
@@ -591,8 +622,10 @@ class Declared(Protocol):
     adder: Adder
     limit: ClassVar[int]
     most: Final[int]
+    bare: Final = 5
     colour: Colour
-    generic: Angles[int]
+    generic: ClassVar[Adder]
+    other: Angles[int]
     anything: Any
     points: Callable[[int], AsyncIterator[Point]]
     counted: Annotated[kk.Property[Annotated[int, msgspec.Meta(lt=4)]], "documented"]
@@ -610,10 +643,12 @@ class Values:
     adder = Adder()
     limit = 3
     most = 4
+    bare = 5
     counted = 4
     colour = "red"
     counter: ClassVar[dict[str, int]] = {"x": 4}
-    generic = Angles[int]()
+    generic = Adder()
+    other = Angles[int]()
     anything = Angles[int]()
     half = functools.partialmethod(Adder.__call__, 1)
 
@@ -633,10 +668,11 @@ async def test_each_kind_of_annotation() -> None:
         api: Any = channel.remote(Declared)
         assert await api.add(1, 2) == Point(3)
         assert await api.adder(1, b=2) == 3
-        assert [await api.limit, await api.most] == [3, 4]
+        assert [await api.limit, await api.most, await api.bare] == [3, 4, 5]
         assert await api.colour is Colour.RED
         assert await api.counter == Point(4)
-        assert await api.generic.double(2) == 4
+        assert await api.generic(1, b=2) == 3
+        assert await api.other.double(2) == 4
         assert await api.anything.double(2) == 4
         assert await api.same("a") == "a"
         assert [point async for point in api.points(2)] == [Point(0), Point(1)]
