@@ -149,7 +149,7 @@ class _Errand:
 
     def refuse(self) -> None:
         """It was not admitted."""
-        if type(self._function) is _Awaited:
+        if isinstance(self._function, _Awaited):
             self._function.close()
 
     def outcome(self) -> Any:
