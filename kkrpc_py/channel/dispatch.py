@@ -10,7 +10,7 @@ import contextvars
 import logging
 import types
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import anyio
 import msgspec
@@ -33,6 +33,9 @@ from kkrpc_py.errors import (
     ProtocolError,
     error_to_wire,
 )
+
+if TYPE_CHECKING:
+    from kkrpc_py.channel.validation import Validator
 
 __all__ = ["INLINE_TURN", "Dispatcher", "Host", "checked", "is_stream"]
 
@@ -341,9 +344,18 @@ class CallTask(msgspec.Struct, eq=False):
         return wrap(
             self.dispatcher.interceptors,
             ctx,
-            lambda: self._invoke(ctx.args, ctx.kwargs),
+            lambda: self._invoke_checked(ctx.args, ctx.kwargs),
             self._note_result,
         )
+
+    async def _invoke_checked(self, args: list[Any], kwargs: dict[str, Any]) -> Any:
+        """As `_invoke`; a stream is checked within, since a layer of the onion may change what it yields."""
+        result = await self._invoke(args, kwargs)
+        validator = self.handler.validator
+        if validator is not None and validator.checks_chunks and self.producer is None and is_stream(result):
+            self._note_result(result)
+            return _CheckedStream(result, validator)
+        return result
 
     async def _invoke(self, args: list[Any], kwargs: dict[str, Any] | None) -> Any:
         handler = self.handler
@@ -365,11 +377,12 @@ class CallTask(msgspec.Struct, eq=False):
         assert handler.sink is not None
         if handler.runs is Runs.ON_THREAD:
             raise TypeError(f"{handler.name}() takes a StreamSink, so it must be an `async def`")
-        producer = self._open()
+        producer = self._open(checks=True)
         sink: StreamSink[Any] = StreamSink(producer)
         try:
             args, kwargs = handler.with_sink(sink, args, kwargs)
-            return await producer.drive(handler.function(*args, **kwargs))
+            result = await producer.drive(handler.function(*args, **kwargs))
+            return result if handler.validator is None else handler.validator.stream_result(result)
         finally:
             sink._close()
 
@@ -392,7 +405,8 @@ class CallTask(msgspec.Struct, eq=False):
             _own(host.connection.respond, self.call, value)
         host.kick()
 
-    def _open(self) -> Producer:
+    def _open(self, *, checks: bool) -> Producer:
+        """Begin the stream; `checks`: its values are the handler's own, and held against its annotation."""
         if self.call.id is None:
             raise ProtocolError("a call without an id cannot have a stream for its answer")
         if self.producer is not None:
@@ -402,20 +416,22 @@ class CallTask(msgspec.Struct, eq=False):
         if self.call.lane is None:
             self.host.connection.open_stream(self.call)
             self.host.kick()
-        validator = self.handler.validator
+        validator = self.handler.validator if checks else None
         check = validator.chunks if validator is not None and validator.checks_chunks else None
         self.producer = Producer(self.host, self.call, self.interrupt, check)
         return self.producer
 
     async def _stream(self, iterable: Any) -> None:
-        producer = self._open()
+        producer = self._open(checks=not self.dispatcher.interceptors)
         iterator = aiter(iterable)
         if iterator is not iterable:
             self.results.append(iterator)
         await producer.iterate(iterator)
         result = None
-        if isinstance(iterable, ThreadedGenerator | _InlineGenerator):
+        if isinstance(iterable, ThreadedGenerator | _InlineGenerator | _CheckedStream):
             result = iterable.result
+            if self.handler.validator is not None:
+                result = self.handler.validator.stream_result(result)
         elif isinstance(iterable, StreamCall):
             result = await iterable.result()
         await producer.drain()
@@ -426,8 +442,6 @@ class CallTask(msgspec.Struct, eq=False):
         await producer.drain()
         if self.call.stopping():
             return
-        if self.handler.validator is not None:
-            result = self.handler.validator.stream_result(result)
         _own(self.host.connection.end_stream, self.call, UNSET if result is None else result)
         self.host.kick()
 
@@ -536,6 +550,29 @@ class StreamTask(CallTask, eq=False):
                 self._answer_cancel()
         except BaseException as exc:
             await self._answer_error(exc)
+
+
+class _CheckedStream:
+    """The handler's stream, each value held against the handler's annotation."""
+
+    def __init__(self, iterable: Any, validator: Validator) -> None:
+        self._iterable = iterable
+        self._iterator = aiter(iterable)
+        self._validator = validator
+
+    @property
+    def result(self) -> Any:
+        return getattr(self._iterable, "result", None)
+
+    def __aiter__(self) -> _CheckedStream:
+        return self
+
+    async def __anext__(self) -> Any:
+        return self._validator.chunks([await anext(self._iterator)])[0]
+
+    async def aclose(self) -> None:
+        if (aclose := getattr(self._iterator, "aclose", None)) is not None:
+            await aclose()
 
 
 def checked(
