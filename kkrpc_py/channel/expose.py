@@ -163,7 +163,9 @@ class Exposed:
         if not public(segment):
             return MISSING, ""
         cls = type(owner)
-        names = self._names_of(cls)
+        names = self._names.get(id(cls))
+        if names is None or names.cls is not cls:
+            names = self._names_of(cls)
         if segment not in names.hidden:
             found = class_attribute(cls, segment)
             function = _method_of(owner, segment, found)
@@ -172,7 +174,6 @@ class Exposed:
                 if own is None or segment in own:
                     return function, ""
         if names.size != size_of(cls):  # it was given more since it was looked at
-            del self._names[id(cls)]
             names = self._names_of(cls)
         attribute = names.attributes.get(segment)
         if attribute is None:
@@ -180,11 +181,9 @@ class Exposed:
         return _method_of(owner, attribute, class_attribute(cls, attribute)), segment
 
     def _names_of(self, cls: type) -> ClassNames:
-        known = self._names.get(id(cls))
-        if known is None or known.cls is not cls:
-            if len(self._names) >= _CACHED:
-                self._names.clear()
-            known = self._names[id(cls)] = names_of(cls)
+        if len(self._names) >= _CACHED:
+            self._names.clear()
+        known = self._names[id(cls)] = names_of(cls)
         return known
 
     def _handler(self, function: Any, alias: str) -> Handler:

@@ -11,13 +11,10 @@ import functools
 import inspect
 import types
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, TypeVar, get_origin
+from typing import Any, TypeVar, get_origin
 
 from kkrpc_py.channel.lookup import FUNCTIONS, bound, class_attribute, instance_dict
 from kkrpc_py.channel.sink import StreamSink
-
-if TYPE_CHECKING:
-    from kkrpc_py.channel.validation import Validator
 
 __all__ = ["INLINE_MARK", "Handler", "Runs", "inline"]
 
@@ -48,7 +45,6 @@ class Handler:
     """A callable that the peer may call, and what was found out about it once."""
 
     __slots__ = (
-        "_annotated",
         "_signature",
         "at_once",
         "function",
@@ -62,10 +58,13 @@ class Handler:
         "validator",
     )
 
-    validator: Validator | None
-    """What checks arguments and results by their annotations; found when it is first asked for."""
-
     def __init__(self, function: Callable[..., Any], name: str = "", annotated: Any = None) -> None:
+        """Look at `function`, whose annotations are those of `annotated` if that is another object.
+
+        Errors call it `name`, where it is listed under another name than its own.
+        """
+        from kkrpc_py.channel.validation import Validator  # a program that only describes an API needs none
+
         plain: Any = function
         while type(plain) is functools.partial:
             plain = plain.func
@@ -74,10 +73,7 @@ class Handler:
         called = plain if known else bound(plain, "__call__")
         self.function = function
         described = called if function is plain else function
-        self._annotated = described if annotated is None else annotated
-        """What carries the annotations, such as the class that `function` makes an instance of."""
         self.name = name or (plain.__name__ if known else type(plain).__name__)
-        """What errors call it: `name`, where it is listed under another name than its own."""
         self.inline = _marked_inline(plain)
         steps = (
             inspect.iscoroutinefunction(called)
@@ -93,20 +89,14 @@ class Handler:
         self.least, self.most = 0, -1
         self._signature: inspect.Signature | None = None
         """What the peer's arguments are bound to: without the sink."""
+        self.validator: Validator | None = Validator.of(
+            described if annotated is None else annotated, self.name
+        )
         try:
             signature = inspect.signature(described)
         except (TypeError, ValueError):  # some builtins have none: they check for themselves
             return
         self._read_signature(signature, called)
-
-    def __getattr__(self, name: str) -> Any:
-        # The slot is empty yet. Many a handler is made for one call by the library, and never asked.
-        if name != "validator":
-            raise AttributeError(name)
-        from kkrpc_py.channel.validation import Validator
-
-        self.validator = Validator.of(self._annotated, self.name)
-        return self.validator
 
     @classmethod
     def on_loop(cls, function: Callable[..., Any], name: str, count: int) -> Handler:
