@@ -1,4 +1,4 @@
-"""What mypy and pyright say of `tests/typing`: exactly what its comments expect, both of them.
+"""What mypy and pyright say of `tests/typing` and `examples/typed.py`: what their comments expect, and no more.
 
 `# error: code, rule` marks a line that is wrong; `# error-above: code, rule` marks one whose error a
 checker reports at a line shortly before it, as it does for decorators. mypy's codes have dashes or no
@@ -20,7 +20,8 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 FOLDER = ROOT / "tests" / "typing"
-FILES = sorted(FOLDER.glob("*.py"))
+EXAMPLE = ROOT / "examples" / "typed.py"
+FILES = [*sorted(FOLDER.glob("*.py")), EXAMPLE]
 SECONDS = 120
 
 Found = dict[tuple[str, int], set[str]]
@@ -72,6 +73,8 @@ def run_pyright(tmp_path: Path) -> Found:
     done = subprocess.run(
         command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=SECONDS
     )
+    if not done.stdout.startswith("{") and os.environ.get("KKRPC_REQUIRE_NODE") != "1":
+        pytest.skip(f"pyright does not run here, it wants Node: {done.stderr[-200:]}")
     report = json.loads(done.stdout)
     assert report["summary"]["filesAnalyzed"] == len(FILES)
     found: Found = defaultdict(set)
@@ -96,10 +99,12 @@ def test_a_type_checker_finds_what_is_wrong_and_nothing_else(checker: str, tmp_p
 
 
 def test_each_file_has_right_uses_and_wrong_ones() -> None:
-    assert len(FILES) >= 3
+    assert len(FILES) >= 4
     for path in FILES:
+        if path == EXAMPLE:
+            continue
         text = path.read_text(encoding="utf-8")
         assert "assert_type(" in text, path.name
-        assert EXPECTED.search(text) or re.search(EXPECTED.pattern, text, re.MULTILINE), path.name
+        assert any(EXPECTED.search(line) for line in text.splitlines()), path.name
         assert "type: ignore" not in text, path.name
         assert "pyright: ignore" not in text, path.name
