@@ -106,12 +106,16 @@ def interceptor(
     return trace
 
 
+_HEADER = 8192
+"""Characters of the longest header that any propagator reads."""
+
+
 class _Metadata(Getter[Mapping[str, Any]]):
     """Metadata are any JSON; only text can be a header."""
 
     def get(self, carrier: Mapping[str, Any], key: str) -> list[str] | None:
         value = carrier.get(key)
-        return [value] if isinstance(value, str) else None
+        return [value] if isinstance(value, str) and len(value) <= _HEADER else None
 
     def keys(self, carrier: Mapping[str, Any]) -> list[str]:
         return list(carrier)
