@@ -1,4 +1,4 @@
-"""What mypy and pyright say of `tests/typing` and `examples/typed.py`: what their comments expect, and no more.
+"""What mypy and pyright say of `tests/typing` and `examples/typed.py`: what the comments there expect, alone.
 
 `# error: code, rule` marks a line that is wrong; `# error-above: code, rule` marks one whose error a
 checker reports at a line shortly before it, as it does for decorators. mypy's codes have dashes or no
