@@ -115,24 +115,32 @@ class _ToObject(_Way):
         self._get = [operator.attrgetter(field.name) for field in fields.all]
 
     def follow(self, value: Any, report: Report, trail: list[str | int], seen: set[int]) -> None:
-        if id(value) in seen:  # known, or within itself: then no codec takes it
-            return
+        if id(value) in seen or not isinstance(value, self._fields.cls):
+            return  # known, or within itself, or to become an instance: then it was checked
         seen.add(id(value))
+        wrong: set[str] = set()
         try:
             _convert([get(value) for get in self._get], self._box)
         except (msgspec.ValidationError, RecursionError, AttributeError):
-            for field in self._fields.all:
-                path = (*trail, field.wire)
-                try:
-                    found = getattr(value, field.name)
-                except AttributeError:
-                    report.add(path, "Missing")
-                else:
-                    explain(found, field.hint, _convert, report, path)
+            wrong = self._explain(value, report, trail)
         for name, wire, way in self.ways:
-            trail.append(wire)
-            way.follow(getattr(value, name, None), report, trail, seen)
-            trail.pop()
+            if name not in wrong:
+                trail.append(wire)
+                way.follow(getattr(value, name), report, trail, seen)
+                trail.pop()
+
+    def _explain(self, value: Any, report: Report, trail: list[str | int]) -> set[str]:
+        """Note what is wrong with its fields, and return which."""
+        wrong: set[str] = set()
+        for field in self._fields.all:
+            path, before = (*trail, field.wire), report.count
+            try:
+                explain(getattr(value, field.name), field.hint, _convert, report, path)
+            except AttributeError:
+                report.add(path, "Missing")
+            if report.count > before:
+                wrong.add(field.name)
+        return wrong
 
 
 class _Union(_Way):

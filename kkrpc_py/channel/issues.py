@@ -28,7 +28,7 @@ __all__ = ["MOST_ISSUES", "Convert", "Fields", "Path", "Report", "bare", "explai
 
 MOST_ISSUES = 100
 """Issues that one error lists; the last of them says how many more there are."""
-_SECONDS = 0.02
+_SECONDS = 0.05
 """How long the search goes on once something was found."""
 _DEPTH = 64
 _SLICE = 256
@@ -294,6 +294,8 @@ def fields_of(hint: Any) -> Fields | None:
         return None
     info: Any = msgspec.inspect.type_info(hint)
     hints = typing.get_type_hints(cls, include_extras=True)
+    # The fields of a TypedDict come by name, all others as they are declared.
+    order = {name: index for index, name in enumerate(hints)} if typing.is_typeddict(cls) else {}
     parameters = dict(zip(getattr(cls, "__parameters__", ()), get_args(hint), strict=False))
     return Fields(
         cls=cls,
@@ -304,7 +306,7 @@ def fields_of(hint: Any) -> Fields | None:
                 _filled(hints.get(field.name, Any), parameters),
                 getattr(field, "required", True),
             )
-            for field in info.fields
+            for field in sorted(info.fields, key=lambda field: order.get(field.name, len(order)))
         ),
         array_like=getattr(info, "array_like", isinstance(info, msgspec.inspect.NamedTupleType)),
         tag_field=getattr(info, "tag_field", None),

@@ -11,7 +11,6 @@ import functools
 import inspect
 import logging
 import operator
-import sys
 import types
 import typing
 from collections import abc
@@ -24,6 +23,7 @@ from kkrpc_py.channel.checks import STREAMS, Check, check_of
 from kkrpc_py.channel.issues import Path, Report, bare, is_union
 from kkrpc_py.channel.sink import StreamSink
 from kkrpc_py.errors import ValidationFailed
+from kkrpc_py.wire.js import Undefined
 
 __all__ = ["InvalidChunk", "Validator", "converter"]
 
@@ -92,19 +92,16 @@ class Validator:
         """
         if not kwargs and self.is_plain(args):
             return args, kwargs
-        hints, report = self._hints, Report()
-        fixed = len(hints.positional)
-        converted = [
-            (hints.positional[index] if index < fixed else hints.rest).take(value, report, (index,))
-            for index, value in enumerate(args)
-        ]
-        named = {
-            name: hints.named.get(name, hints.others).take(value, report, (name,))
-            for name, value in kwargs.items()
-        }
+        report = Report()
+        converted = self._hints.taken(args, kwargs, report)
+        if report:
+            defined = _with_no_undefined_within(args, kwargs)
+            if defined is not None:
+                report = Report()
+                converted = self._hints.taken(*defined, report)
         if report:
             raise ValidationFailed(method or self.method, "input", report.issues())
-        return converted, named
+        return converted
 
     def result(self, value: Any, method: str = "") -> Any:
         """What to send for a result that is no stream. Raises ValidationFailed."""
@@ -174,7 +171,7 @@ class _Parameter(msgspec.Struct, frozen=True, eq=False):
         check = self.check
         if check is None or type(value) in check.exact:
             return value
-        if _is_undefined(value):
+        if type(value) is Undefined:
             if self.default is not _MISSING:
                 return self.default
             if check.none:
@@ -185,9 +182,33 @@ class _Parameter(msgspec.Struct, frozen=True, eq=False):
 _UNCHECKED = _Parameter()
 
 
-def _is_undefined(value: Any) -> bool:
-    js = sys.modules.get("kkrpc_py.wire.js")
-    return js is not None and value is js.UNDEFINED
+def _with_no_undefined_within(
+    args: list[Any], kwargs: dict[str, Any]
+) -> tuple[list[Any], dict[str, Any]] | None:
+    """The arguments with what is undefined within them left out, as in JavaScript; None if there is no such."""
+    found = False
+
+    def defined(value: Any) -> Any:
+        nonlocal found
+        if type(value) is dict:
+            kept = {key: defined(item) for key, item in value.items() if type(item) is not Undefined}
+            found = found or len(kept) < len(value)
+            return kept
+        if type(value) is list:
+            return [defined(item) for item in value]
+        if type(value) is Undefined:
+            found = True
+            return None
+        return value
+
+    def inside(value: Any) -> Any:
+        return value if type(value) is Undefined else defined(value)
+
+    try:
+        changed = [*map(inside, args)], {name: inside(value) for name, value in kwargs.items()}
+    except RecursionError:  # no type is as deep
+        return None
+    return changed if found else None
 
 
 class _Hints(msgspec.Struct, frozen=True, eq=False):
@@ -204,6 +225,21 @@ class _Hints(msgspec.Struct, frozen=True, eq=False):
     """Of what a stream ends with."""
     chunk: Check | None
     is_plain: Callable[[list[Any]], bool]
+
+    def taken(
+        self, args: list[Any], kwargs: dict[str, Any], report: Report
+    ) -> tuple[list[Any], dict[str, Any]]:
+        """The arguments converted; what is wrong with them goes into `report`."""
+        fixed = len(self.positional)
+        converted = [
+            (self.positional[index] if index < fixed else self.rest).take(value, report, (index,))
+            for index, value in enumerate(args)
+        ]
+        named = {
+            name: self.named.get(name, self.others).take(value, report, (name,))
+            for name, value in kwargs.items()
+        }
+        return converted, named
 
     @property
     def any(self) -> bool:
@@ -281,7 +317,9 @@ def _annotated(function: Any) -> tuple[Any, bool]:
         function = function.func
     if isinstance(function, type):
         # A generated `__init__` knows no more than the class.
-        fields = hasattr(function, "__dataclass_fields__") or issubclass(function, msgspec.Struct)
+        fields = any(
+            hasattr(function, name) for name in ("__dataclass_fields__", "__struct_fields__", "_fields")
+        )
         return function if fields else inspect.getattr_static(function, "__init__"), True
     return function, False
 
@@ -340,7 +378,8 @@ def _streams(hint: Any) -> bool:
 
 def _awaited(hint: Any) -> Any:
     while (get_origin(bare(hint)) or bare(hint)) in _AWAITABLES:
-        hint = (*get_args(bare(hint)), Any)[-1] if get_args(bare(hint)) else Any
+        args = get_args(bare(hint))
+        hint = args[-1] if args else Any
     return hint
 
 
