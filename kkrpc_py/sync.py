@@ -32,7 +32,7 @@ import anyio
 
 from kkrpc_py.channel import channel as asynchronous
 from kkrpc_py.channel import endpoints
-from kkrpc_py.channel.channel import ConnectOptions
+from kkrpc_py.channel.options import ConnectOptions
 from kkrpc_py.channel.parking import current_parking
 from kkrpc_py.channel.portal import Portal, loop_threads
 from kkrpc_py.channel.stream import StreamCall

@@ -60,6 +60,8 @@ class OutgoingInfo(msgspec.Struct):
     """"call", "get", "set", "construct" or "callback"."""
     metadata: dict[str, Any]
     """What is sent along; the hook may add to it. A stock peer gets none of it."""
+    chunks: int | None = None
+    """Values that had arrived when the stream was over; None: the answer was no stream."""
 
 
 MetadataProvider: TypeAlias = Callable[[], Mapping[str, Any]]
@@ -192,7 +194,7 @@ async def _exchange_with(
         nonlocal over, streamed
         streamed = True
         if over is not None:  # the call goes on for as long as its stream does
-            receiver.when_over(functools.partial(_tell, over))
+            receiver.when_over(functools.partial(_tell_of_stream, over, info, receiver))
             over = None
         receiver.convert = options.chunk
         receiver.convert_result = options.result
@@ -230,6 +232,16 @@ def _tell(over: Callable[[BaseException | None], None], failure: BaseException |
         _log.exception("the hook of a call failed")
 
 
+def _tell_of_stream(
+    over: Callable[[BaseException | None], None],
+    info: OutgoingInfo,
+    receiver: StreamReceiver,
+    failure: BaseException | None,
+) -> None:
+    info.chunks = receiver.received
+    _tell(over, failure)
+
+
 async def _exchange_within(
     timeout: float,
     host: CallHost,
@@ -254,23 +266,19 @@ async def _exchange(
     pending = PendingCall(parking.wake, parking.new())
     connection = host.connection
     try:
-        if question is None:
-            call = connection.call(method, args, pending)
-        elif type(question.message) is Callback and not connection.calls_back:
-            connection.notify(question.message.callback_id, args, question.message.kwargs)
-            host.kick()
-            return None
-        else:
-            call = connection.ask(question.message, pending)
+        call = (
+            host.connection.call(method, args, pending) if question is None else _ask(host, question, pending)
+        )
     except NotSerializable as exc:
         if not (exc.needs_hello and connection.pending):
             raise
         await host.settled()
         host.check_open()
-        if question is None:
-            call = connection.call(method, args, pending)
-        else:
-            call = connection.ask(question.message, pending)
+        call = (
+            host.connection.call(method, args, pending) if question is None else _ask(host, question, pending)
+        )
+    if call is None:
+        return None
     host.kick()
     try:
         await pending.place
@@ -279,7 +287,11 @@ async def _exchange(
         raise
     error = pending.error
     if error is not None:
-        raise error if isinstance(error, KkrpcError) else host.error_from_wire(error)
+        pending.error = None
+        try:
+            raise error if isinstance(error, KkrpcError) else host.error_from_wire(error)
+        finally:
+            del error  # its traceback holds this frame
     return pending.value if pending.receiver is None else on_stream(pending.receiver)
 
 
@@ -293,6 +305,16 @@ def send_notice(host: CallHost, callback_id: str, args: list[Any], kwargs: dict[
         return
     except (NotSerializable, LimitExceeded) as exc:
         _log.error("a callback was not called: %s", exc)
+
+
+def _ask(host: CallHost, question: Question, pending: PendingCall) -> OutgoingCall | None:
+    """Send the question; None: nobody answers it."""
+    message, connection = question.message, host.connection
+    if type(message) is Callback and not connection.calls_back:
+        connection.notify(message.callback_id, message.args, message.kwargs)
+        host.kick()
+        return None
+    return connection.ask(message, pending)
 
 
 def _abandon(host: CallHost, call: OutgoingCall, pending: PendingCall) -> None:

@@ -495,7 +495,7 @@ class RPCChannel:
             ev.Credited: lambda event: self._dispatcher.credit(event.call),
             ev.Opened: lambda event: self._open(event.call),
             ev.Stopped: self._end,
-            ev.Failed: lambda event: self._fail(event.call, event.error),
+            ev.Failed: self._end_failed,
             ev.Cancelled: lambda event: self._dispatcher.cancel(event.call),
             ev.Settled: lambda event: self._settled_event.set(),
             ev.Noticed: self._notice,
@@ -512,12 +512,17 @@ class RPCChannel:
         owner = call.owner
         if isinstance(owner, StreamReceiver):
             owner.fail(error)
-        else:
+        elif owner is not None:
             owner.set_error(error)
 
+    def _end_failed(self, failed: ev.Failed) -> None:
+        self._fail(failed.call, failed.error)
+        failed.call.owner = None
+
     def _end(self, stopped: ev.Stopped) -> None:
-        if isinstance(stopped.call.owner, StreamReceiver):
-            stopped.call.owner.end(stopped.result)
+        owner, stopped.call.owner = stopped.call.owner, None  # what it holds is not kept by a cycle
+        if isinstance(owner, StreamReceiver):
+            owner.end(stopped.result)
 
     def _stop_reading(self, lost: ev.Lost) -> None:
         self._lost_error = lost.error

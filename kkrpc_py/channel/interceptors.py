@@ -15,7 +15,7 @@ __all__ = ["CallContext", "Interceptor", "Next", "wrap"]
 class CallContext:
     """One incoming call, as the interceptors see it."""
 
-    __slots__ = ("args", "kind", "kwargs", "meta", "method", "state")
+    __slots__ = ("args", "kind", "kwargs", "local", "meta", "method", "state")
 
     def __init__(
         self,
@@ -24,6 +24,7 @@ class CallContext:
         kwargs: dict[str, Any] | None = None,
         meta: dict[str, Any] | None = None,
         kind: str = "call",
+        local: bool = False,
     ) -> None:
         self.method = method
         """The dotted path that was called, or of the property."""
@@ -37,6 +38,8 @@ class CallContext:
         """For the interceptors to leave things in for each other."""
         self.meta: dict[str, Any] = meta if meta is not None else {}
         """What the caller sent along. It is as trustworthy as the caller."""
+        self.local = local
+        """Called by this side itself, in the caller's own context (`RPCChannel.invoke_local`)."""
 
 
 Next: TypeAlias = Callable[[], Awaitable[Any]]

@@ -12,9 +12,10 @@ from typing import Any
 
 import anyio
 
-from kkrpc_py.channel.dispatch import Dispatcher, checked, is_stream
+from kkrpc_py.channel.dispatch import Dispatcher
 from kkrpc_py.channel.expose import Handler, Runs
 from kkrpc_py.channel.interceptors import CallContext, wrap
+from kkrpc_py.channel.task import checked, is_stream, settle
 
 __all__ = ["invoke_local"]
 
@@ -22,7 +23,7 @@ __all__ = ["invoke_local"]
 async def invoke_local(dispatcher: Dispatcher, method: str, args: list[Any], kwargs: dict[str, Any]) -> Any:
     """What the peer would get from calling `method`: a value, or an async iterator over a stream's values."""
     handler = dispatcher.exposed.find(method)
-    ctx = CallContext(method, args, kwargs)
+    ctx = CallContext(method, args, kwargs, local=True)
     streams: list[Any] = []
 
     def note(result: Any) -> None:
@@ -37,7 +38,7 @@ async def invoke_local(dispatcher: Dispatcher, method: str, args: list[Any], kwa
             result = await dispatcher.threads.run(handler.function, *args, **kwargs)
         else:
             result = handler.function(*args, **kwargs)
-        return await dispatcher.settle(handler, result)
+        return await settle(handler, result, dispatcher.generator_threads)
 
     returned = False
     try:

@@ -19,7 +19,10 @@ Run: TypeAlias = Callable[[Callable[[Any], Any], Any], Any]
 
 
 def _step(method: Callable[[Any], Any], argument: Any) -> Any:
-    return method(argument)
+    try:
+        return method(argument)
+    finally:
+        del argument  # the traceback of what was thrown holds this frame
 
 
 @types.coroutine
@@ -43,6 +46,8 @@ def finish(
             trap = run(step.send, sent) if thrown is None else run(step.throw, thrown)
         except StopIteration as stop:
             return stop.value
+        finally:
+            del thrown, sent  # the traceback holds this frame
 
 
 async def run_stepped(step: Any, on_suspend: Callable[[], None], run: Run) -> Any:

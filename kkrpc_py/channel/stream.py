@@ -95,8 +95,11 @@ class StreamReceiver:
         self.convert_result: Callable[[Any], Any] | None = None
 
     def when_over(self, tell: Callable[[BaseException | None], None]) -> None:
-        """Call `tell` once when the stream has ended, with what it ended in."""
-        self._when_over = tell
+        """Call `tell` once when the stream has ended, with what it ended in: maybe at once."""
+        if self.ended:
+            tell(self.error() if self.failed else None)
+        else:
+            self._when_over = tell
 
     def _over(self, failure: BaseException | None = None) -> None:
         if self._when_over is not None:

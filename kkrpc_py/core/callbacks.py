@@ -15,6 +15,9 @@ from kkrpc_py.errors import LimitExceeded
 __all__ = ["Passed", "PassedFunctions"]
 
 
+_DIGITS = 20
+
+
 class Passed(msgspec.Struct, eq=False):
     """One function that the peer may call."""
 
@@ -41,6 +44,10 @@ class PassedFunctions:
 
     def get(self, id: str) -> Passed | None:
         return self._by_id.get(id)
+
+    def was_known(self, id: str) -> bool:
+        """Whether a function was ever passed under `id`."""
+        return id.isascii() and id.isdigit() and len(id) < _DIGITS and 0 < int(id) <= self._last
 
     def add(self, function: Any) -> Passed:
         """The entry of `function`, the same one each time (CBK-2). Raises LimitExceeded."""

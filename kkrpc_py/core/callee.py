@@ -137,21 +137,26 @@ class Callee(Half):
 
     def offer(self) -> IncomingCall:
         """A stream of this side for the peer to read (ARG-2): open, as if the peer had called for it."""
-        id = f"{STREAM_PREFIX}{self._new_id()}"
-        call = IncomingCall(id, "a stream argument", self._agreed or NOTHING, 0, CalleeState.STREAMING)
+        while (id := f"{STREAM_PREFIX}{self._new_id()}") in self.incoming:
+            pass
+        call = IncomingCall(
+            id, "a stream argument", self._agreed or NOTHING, 0, CalleeState.STREAMING, argument=True
+        )
         call.open()
         self.incoming[id] = call
+        self._offered += 1
         return call
 
     def withdraw(self, call: IncomingCall) -> None:
         """The peer was not told of it after all."""
-        if call.id is not None:
-            self.incoming.pop(call.id, None)
+        self._step_callee(call, CalleeEvent.FINISH)
 
     def _step_callee(self, call: IncomingCall, event: CalleeEvent) -> Do:
         call.state, do = CALLEE[call.state, event]
         if call.state is _CALLEE_DONE:
             self._incoming_bytes -= call.size
+            if call.argument:
+                self._offered -= 1
             if call.id is None:
                 self._anonymous -= 1
             else:
@@ -190,7 +195,7 @@ class Callee(Half):
         if self._incoming_bytes + size > self.limits.call_bytes:
             self._put(m.Failure(id, error_to_wire(LimitExceeded("too large calls at once (call_bytes)"))))
             return None
-        if len(self.incoming) + self._anonymous >= self.limits.calls:
+        if len(self.incoming) - self._offered + self._anonymous >= self.limits.calls:
             self._put(m.Failure(id, error_to_wire(LimitExceeded("too many calls at once (calls)"))))
             return None
         call = IncomingCall(id, method, self._agreed if self._agreed is not None else NOTHING, size)
@@ -225,7 +230,10 @@ class Callee(Half):
             return self._in_use(message.id)
         passed = self.passage.functions.get(message.callback_id)
         if passed is None:
+            self._drop(message, [message.args, message.kwargs])
             if not answered:
+                if self.passage.functions.was_known(message.callback_id):
+                    return None  # a stock peer is not told of a release
                 return self._violation(f"a call of the unknown callback {message.callback_id!r}")
             error = CallbackReleased(f"the callback {message.callback_id!r} is not known, or not any more")
             self._put(m.Failure(message.id, error_to_wire(error)))

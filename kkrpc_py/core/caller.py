@@ -172,29 +172,30 @@ class Caller(Half):
                 return None
             return self._violation(f"a chunk for the unknown id {message.id!r}")
         do = self._step_caller(call, CallerEvent.CHUNKS)
+        if do is not _DELIVER:
+            self._drop(message, message.values)
+            if do is Do.VIOLATION:
+                return self._violation(f"a chunk for {call.method!r} before its answer")
+            return None
         values = message.values
         if self.passage.decode is not None or message.callback_ids or message.stream_ids:
             try:
                 values = self.passage.restore(values, message)
             except Exception as exc:
                 return self._refuse_stream(call, _as_ours(exc))
-        if do is _DELIVER:
-            if call.window is not None:
-                if not call.window.arrived(len(values), size):
-                    self.violations += 1
-                    return self._refuse_stream(
-                        call, ProtocolError("the peer sent more chunks than it had credit for")
-                    )
-            else:
-                call.buffered += size
-                if call.buffered > self.limits.stock_stream_buffer:
-                    return self._refuse_stream(
-                        call, LimitExceeded("the stream's values were not read in time (stock_stream_buffer)")
-                    )
-            return ev.Received(call, values, size)
-        return (
-            self._violation(f"a chunk for {call.method!r} before its answer") if do is Do.VIOLATION else None
-        )
+        if call.window is not None:
+            if not call.window.arrived(len(values), size):
+                self.violations += 1
+                return self._refuse_stream(
+                    call, ProtocolError("the peer sent more chunks than it had credit for")
+                )
+        else:
+            call.buffered += size
+            if call.buffered > self.limits.stock_stream_buffer:
+                return self._refuse_stream(
+                    call, LimitExceeded("the stream's values were not read in time (stock_stream_buffer)")
+                )
+        return ev.Received(call, values, size)
 
     def _refuse_stream(self, call: OutgoingCall, error: KkrpcError) -> ev.Event:
         self.cancel(call)
@@ -219,14 +220,6 @@ class Caller(Half):
         except Exception as exc:
             return self._answered(message.id, event, ev.Failed, _as_ours(exc))
         return self._answered(message.id, event, deliver, value, *what)
-
-    def _drop(self, message: m.Chunks, value: Any) -> None:
-        """What a message names that nobody waits for goes back to the peer."""
-        if message.callback_ids or message.stream_ids:
-            try:
-                self.passage.restore(value, message)
-            except Exception:  # it would have been refused
-                return
 
     def _on_stream_failure(self, message: m.StreamFailure, size: int) -> ev.Event | None:
         return self._answered(message.id, CallerEvent.STREAM_FAILURE, ev.Failed, message.error)

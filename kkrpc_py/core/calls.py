@@ -58,6 +58,8 @@ class IncomingCall(msgspec.Struct, eq=False):
     """Set once a stream is open."""
     window: SendWindow | None = None
     """Set once a credited stream is open."""
+    argument: bool = False
+    """It is a stream that this side has passed within a value (ARG-2)."""
     silent: bool = False
     """Nobody waits for its answer: a stock peer's call of a callback (CBK-4)."""
 

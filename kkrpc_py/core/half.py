@@ -52,6 +52,8 @@ class Half:
         self.passage = Passage(self._encoder, limits, self, holder, encode, decode)
         self._arguments = 0
         """Streams of the peer within values that are open."""
+        self._offered = 0
+        """Streams of this side within values that are open."""
         self._anonymous = 0
         self._incoming_bytes = 0
         self._next_id = 0
@@ -111,6 +113,14 @@ class Half:
         self._left[id] = None
         if len(self._left) > _LEFT_STREAMS:
             del self._left[next(iter(self._left))]
+
+    def _drop(self, message: m.Chunks | m.Callback, value: Any) -> None:
+        """What a message names that nobody waits for goes back to the peer."""
+        if message.callback_ids or message.stream_ids:
+            try:
+                self.passage.restore(value, message)
+            except Exception:  # it would have been refused
+                return
 
     # What the other half, or the whole, does ---------------------------------------------------
 

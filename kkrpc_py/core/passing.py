@@ -83,6 +83,7 @@ class Passage:
         self._streams = streams
         self._holder = holder
         self._lowering = Lowering(encode, limits.depth)
+        self._id_bytes = limits.id_bytes
 
     # On the way out ------------------------------------------------------------------------
 
@@ -159,6 +160,8 @@ class Passage:
         names: dict[str, Any] = {}
         holder = self._holder
         if holder is not None:
+            if any(len(id) > self._id_bytes for id in (*message.callback_ids, *message.stream_ids)):
+                raise ProtocolError("the id of a callback or stream is longer than Limits.id_bytes")
             deep = hi.CALLBACK in self.agreed
             if deep or arguments:
                 for id in dict.fromkeys(message.callback_ids):
