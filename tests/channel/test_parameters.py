@@ -6,7 +6,7 @@ import inspect
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kkrpc_py.channel.parameters import Parameters
@@ -27,10 +27,11 @@ def unplain(a: Any, b: Any = NOT_PLAIN, c: Any = 3, d: Any = NOT_PLAIN, e: Any =
     return a, b, c, d, e
 
 
-ARGUMENTS = st.lists(st.integers(), max_size=6)
-NAMED = st.dictionaries(st.sampled_from("abcdefg"), st.integers())
+ARGUMENTS = st.lists(st.integers(), max_size=5)
+NAMED = st.sets(st.sampled_from("bcdefg")).map(lambda names: {name: ord(name) for name in names})
 
 
+@settings(max_examples=1000)
 @given(st.sampled_from([plain, unplain]), ARGUMENTS, NAMED)
 def test_what_is_bound_means_the_same_as_python_makes_of_it(
     function: Any, args: list[Any], kwargs: dict[str, Any]
@@ -57,6 +58,7 @@ def test_nothing_crosses_by_name_that_has_a_position(args: list[Any], kwargs: di
 
 def test_gaps_are_filled_with_defaults_as_long_as_they_are_plain_data() -> None:
     assert bound(plain, 1, c=30) == ([1, 2, 30], {})
+    assert bound(plain, 1, c=30, d=40) == ([1, 2, 30, 40], {})
     assert bound(plain, a=1, d=40) == ([1, 2, "three", 40], {})
     assert bound(unplain, 1, c=30, e=50) == ([1], {"c": 30, "e": 50})
     assert bound(unplain, 1, 2, e=50) == ([1, 2], {"e": 50})

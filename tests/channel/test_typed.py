@@ -13,6 +13,7 @@ from collections.abc import (
     Awaitable,
     Callable,
     Generator,
+    Iterable,
 )
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar, Final, Generic, Protocol, TypeVar, overload
@@ -486,6 +487,10 @@ class Shared(Base, dict[str, Any]):
         for x in range(n, 0, -1):
             yield Point(x)
 
+    def iterated(self, n: int) -> Iterable[Point]:
+        for x in range(n):
+            yield Point(x)
+
     @kk.stream
     def hash(self, n: int) -> Generator[Point, None, Summary]:
         for x in range(n):
@@ -531,6 +536,8 @@ async def test_a_client_has_the_types_of_the_servers_class() -> None:
         assert await adder(1, b=2) == 3
         assert [point async for point in api.countdown(2)] == [Point(2), Point(1)]
         assert [point async for point in await api.countdown(2)] == [Point(2), Point(1)]
+        iterated: Any = api.iterated(2)
+        assert [point async for point in iterated] == [Point(0), Point(1)]
         for stream in (await api.hash(2), await api.convert(2), await api.convert(n=2)):
             assert [point async for point in stream] == [Point(0), Point(1)]
             assert await stream == Summary(2)
