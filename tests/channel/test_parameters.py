@@ -31,7 +31,7 @@ ARGUMENTS = st.lists(st.integers(), max_size=5)
 NAMED = st.sets(st.sampled_from("bcdefg")).map(lambda names: {name: ord(name) for name in names})
 
 
-@settings(max_examples=1000)
+@settings(max_examples=500, deadline=None)
 @given(st.sampled_from([plain, unplain]), ARGUMENTS, NAMED)
 def test_what_is_bound_means_the_same_as_python_makes_of_it(
     function: Any, args: list[Any], kwargs: dict[str, Any]
@@ -47,6 +47,7 @@ def test_what_is_bound_means_the_same_as_python_makes_of_it(
     assert placed[: len(args)] == args
 
 
+@settings(deadline=None)
 @given(ARGUMENTS, NAMED)
 def test_nothing_crosses_by_name_that_has_a_position(args: list[Any], kwargs: dict[str, Any]) -> None:
     try:
