@@ -8,8 +8,6 @@ from __future__ import annotations
 import re
 from typing import Any, Final
 
-import msgspec
-
 __all__ = ["UNDEFINED", "URL", "Array", "BigInt", "Map", "Object", "RegExp", "Uint8ClampedArray", "Undefined"]
 
 _FLAGS = frozenset("dgimsuvy")
@@ -53,24 +51,39 @@ class Map(dict[Any, Any]):
         return f"Map({dict.__repr__(self)})"
 
 
-class RegExp(msgspec.Struct, frozen=True):
-    """A `RegExp`: JavaScript's syntax, which nothing here reads, and its flags.
+class RegExp:
+    """A `RegExp`: its source, in JavaScript's syntax, which nothing here reads, and its flags.
 
     `ValueError` if the flags are not JavaScript's, or the source holds the end of a line, which
     JavaScript writes as an escape.
     """
 
-    source: str
-    flags: str = ""
+    __slots__ = ("flags", "source")
+    source: Final[str]
+    flags: Final[str]
 
-    def __post_init__(self) -> None:
-        if not _FLAGS.issuperset(self.flags) or len(set(self.flags)) != len(self.flags):
-            raise ValueError(f"{self.flags!r} are no flags of a RegExp")
-        if _LINE_ENDS.search(self.source):
+    def __init__(self, source: str, flags: str = "") -> None:
+        if not _FLAGS.issuperset(flags) or len(set(flags)) != len(flags):
+            raise ValueError(f"{flags!r} are no flags of a RegExp")
+        if _LINE_ENDS.search(source):
             raise ValueError("a RegExp's source has no line ends; write them as escapes")
         # As JavaScript gives them.
-        msgspec.structs.force_setattr(self, "flags", "".join(sorted(self.flags)))
-        msgspec.structs.force_setattr(self, "source", self.source or "(?:)")
+        self.source = source or "(?:)"
+        self.flags = "".join(sorted(flags))
+
+    def __eq__(self, other: object) -> bool:
+        if type(other) is not RegExp:
+            return NotImplemented
+        return (self.source, self.flags) == (other.source, other.flags)
+
+    def __hash__(self) -> int:
+        return hash((RegExp, self.source, self.flags))
+
+    def __repr__(self) -> str:
+        return f"RegExp({self.source!r}, {self.flags!r})"
+
+    def __reduce__(self) -> tuple[type[RegExp], tuple[str, str]]:
+        return RegExp, (self.source, self.flags)
 
 
 class URL(str):

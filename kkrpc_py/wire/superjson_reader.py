@@ -205,7 +205,7 @@ class _Values:
                 raise Unfit(f"at {path[:80]!r}: {error}") from None
 
     def _annotate_place(self, base: Any, path: str, found: Any) -> None:
-        place = self._place(base, path)
+        place = self._place(base, parse_path(path, legacy=self._legacy))
         if place is None:
             raise Unfit("a type where nothing is")
         parent, key = place
@@ -233,9 +233,8 @@ class _Values:
             self._annotate(json, within)
         self._boxes[id(json)] = name, json
 
-    def _place(self, base: Any, path: str) -> tuple[Any, Any] | None:
+    def _place(self, base: Any, keys: list[str]) -> tuple[Any, Any] | None:
         """The container and the key that a path leads to; None if just the last key of it is not there."""
-        keys = parse_path(path, legacy=self._legacy)
         if not FORBIDDEN.isdisjoint(keys):
             raise Unfit(f"a path through {', '.join(FORBIDDEN.intersection(keys))}")
         if base is self._message and len(keys) > 1 and keys[0] not in VALUE_FIELDS:
@@ -266,18 +265,22 @@ class _Values:
             raise Unfit("the message contains itself")
         if type(equal) is not dict:
             raise Unfit("referentialEqualities are no object")
+        pairs: list[tuple[list[str], list[str]]] = []
         for path, others in equal.items():
             if type(others) is not list or not {str}.issuperset(map(type, others)):
                 raise Unfit(f"no paths of what is the same as {path[:80]!r}")
-            place = self._value_place(path)
-            for other in others:
-                same = self._value_place(other)
-                # A function within a value is left away by JavaScript, but not its place.
-                if place is not None and same is not None:
-                    same[0][same[1]] = place[0][place[1]]
+            keys = parse_path(path, legacy=self._legacy)
+            pairs.extend((parse_path(other, legacy=self._legacy), keys) for other in others)
+        # A path may go through what another one replaces: the outer one first, whichever was named first.
+        pairs.sort(key=lambda pair: len(pair[0]))
+        for other, keys in pairs:
+            same, place = self._value_place(other), self._value_place(keys)
+            # A function within a value is left away by JavaScript, but not its place.
+            if place is not None and same is not None:
+                same[0][same[1]] = place[0][place[1]]
 
-    def _value_place(self, path: str) -> tuple[Any, Any] | None:
-        place = self._place(self._message, path)
+    def _value_place(self, keys: list[str]) -> tuple[Any, Any] | None:
+        place = self._place(self._message, keys)
         if place is not None and place[0] is self._message and place[1] != "value":
             raise Unfit(f"the message's own {place[1][:80]!r} in two places")
         return place

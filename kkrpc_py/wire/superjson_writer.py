@@ -48,6 +48,9 @@ _VALUE_LEVEL = 3
 _META_LEVEL = 4
 
 _TOO_DEEP = "nested deeper than Limits.depth"
+# Up to 2**32 - 2, about.
+_INDEX = re.compile(r"0|[1-9][0-9]{0,8}", re.ASCII)
+
 _SURE: frozenset[type] = frozenset((str, bool, type(None)))
 # What is one object in several places is one for JavaScript too, but for these: those that it has no
 # identity for either, and those of which Python makes one object of equal ones as it likes.
@@ -156,6 +159,7 @@ class _Walk:
         self._frame = limits.frame
         # A value with its comma takes two bytes at least.
         self._left = limits.frame // 2 + 1
+        self._again = self._left
         self._letters = limits.frame
         """Of paths."""
         self._places: dict[int | str, list[_Way]] = {}
@@ -214,19 +218,26 @@ class _Walk:
         if writer is not None:
             return self._leaf(value, kind, writer, way, room)
         build = self._builder(value, kind, way)
-        if kind not in _VALUES:
-            self._note_place(id(value), way)
         identity = id(value)
         if identity in self._above:
             raise _refused(value, way, "it contains itself")
-        found = self._done.get(identity)
+        found = None
+        if kind in _VALUES:
+            # Another value each time; what is in it need not be.
+            self._again -= len(value)
+            self._check_size(0)
+        else:
+            self._note_place(identity, way)
+            found = self._done.get(identity)
         if (1 if found is None else found.height) > room:
             raise _refused(value, way, _TOO_DEEP)
         if found is None:
             self._above.add(identity)
-            found = self._done[identity] = build(value, way, room - 1)
+            found = build(value, way, room - 1)
             self._above.discard(identity)
             self._check_size(found.size)
+            if kind not in _VALUES:
+                self._done[identity] = found
         return found
 
     def _leaf(self, value: Any, kind: type, writer: Callable[[Any], Leaf], way: _Way, room: int) -> _Written:
@@ -382,7 +393,7 @@ class _Walk:
         return _Written(json, _Note(ERROR, within), 3 + written.size, 1 + written.height)
 
     def _check_size(self, size: int) -> None:
-        if size > self._left or self._letters < 0 or self._left < 0:
+        if size > self._left or min(self._letters, self._again, self._left) < 0:
             raise LimitExceeded(f"the message is larger than Limits.frame ({self._frame})")
 
     # What stands beside the values ----------------------------------------------------------
@@ -398,7 +409,7 @@ class _Walk:
         """Each type under its path; what is within a value that has a type goes by paths from there."""
         if level > self._depth:
             raise NotSerializable("a value", "", "its types are nested deeper than Limits.depth")
-        for key, note in notes:
+        for key, note in _in_order(notes):
             path = prefix + key
             if note.type is None:
                 self._flatten(note.within, path + ".", found, level)
@@ -435,6 +446,16 @@ class _Walk:
             self._check_size(0)
             found[first] = others
         return found
+
+
+def _in_order(notes: list[tuple[str, _Note]]) -> list[tuple[str, _Note]]:
+    """As JavaScript keeps an object's keys: those that look like an index first, in their order."""
+    indexed = [entry for entry in notes if entry[1].type is not None and _INDEX.fullmatch(entry[0])]
+    if not indexed:
+        return notes
+    rest = [entry for entry in notes if entry[1].type is None or not _INDEX.fullmatch(entry[0])]
+    indexed.sort(key=lambda entry: int(entry[0]))
+    return indexed + rest
 
 
 def _steps(way: _Way | None) -> list[_Way]:
