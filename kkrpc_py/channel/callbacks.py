@@ -24,6 +24,13 @@ R = TypeVar("R")
 R_co = TypeVar("R_co", covariant=True)
 
 
+class _Calling(Question, frozen=True):
+    """The question that a callback asks."""
+
+    callback: RemoteCallback[..., Any] | None = None
+    """It lives until the peer has answered: its release must not come before its call."""
+
+
 class CallbackHost(CallHost, Protocol):
     """What a callback needs of its channel."""
 
@@ -55,17 +62,20 @@ class RemoteCallback(Generic[P, R_co]):
 
     def _call(self, args: list[Any], kwargs: dict[str, Any], options: CallOptions | None) -> Call[R_co]:
         self._check()
-        question = Question(Callback(None, self._id, args, kwargs=kwargs or None), f"callback {self._id}")
+        message = Callback(None, self._id, args, kwargs=kwargs or None)
+        question = _Calling(message, f"callback {self._id}", callback=self)
         return Call(self._host, question.name, args, options, question)
 
     def notify(self, *args: P.args, **kwargs: P.kwargs) -> None:
         """Call it and wait for nothing; from any thread. What becomes of it is not told."""
         self._check()
-        host, id, held = self._host, self._id, list(args)
-        if host.on_loop():  # it goes ahead of the answer that follows it
-            send_notice(host, id, held, kwargs or None)
+        if self._host.on_loop():  # it goes ahead of the answer that follows it
+            self._notify(list(args), kwargs)
         else:
-            host.post(lambda: send_notice(host, id, held, kwargs or None))
+            self._host.post(lambda: self._notify(list(args), kwargs))
+
+    def _notify(self, args: list[Any], kwargs: dict[str, Any]) -> None:
+        send_notice(self._host, self._id, args, kwargs or None)
 
     def release(self) -> None:
         """Tell the peer that this side calls it no more, as the end of the last reference does by itself."""
@@ -103,7 +113,9 @@ class HeldCallbacks:
         found = known() if known is not None else None
         if found is None or not found._count:
             if len(self._held) >= self._most:
-                self._host.connection.give_back({id: 1})
+                self._give_back()  # some may be gone already
+            if len(self._held) >= self._most and id not in self._held:
+                self.gone(id, 1)
                 raise LimitExceeded(f"this side holds {self._most} callbacks (Limits.callbacks)")
             found = RemoteCallback(self._host, id)
             self._held[id] = weakref.ref(found)
@@ -157,7 +169,7 @@ class LocalCallback(Generic[P, R]):
         """No peer may call it any more; one that does gets CallbackReleased."""
         self._released = True
         for functions in list(self._passed_to):
-            functions.release(self.function)
+            functions.release(self)
         self._passed_to.clear()
 
     def __enter__(self) -> LocalCallback[P, R]:

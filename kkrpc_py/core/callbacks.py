@@ -24,6 +24,8 @@ class Passed(msgspec.Struct, eq=False):
     id: str
     function: Any
     key: tuple[int, int | str]
+    named_by: Any
+    """What was passed: `function`, or what stands for it. It is held, so that its `key` stays its own."""
     count: int = 0
     """Messages that named it and were not given back; a stock peer never gives one back."""
     handler: Any = None
@@ -49,9 +51,9 @@ class PassedFunctions:
         """Whether a function was ever passed under `id`."""
         return id.isascii() and id.isdigit() and len(id) < _DIGITS and 0 < int(id) <= self._last
 
-    def add(self, function: Any) -> Passed:
-        """The entry of `function`, the same one each time (CBK-2). Raises LimitExceeded."""
-        key = _key(function)
+    def add(self, function: Any, named_by: Any) -> Passed:
+        """The entry of `function` under that name, the same one each time (CBK-2). Raises LimitExceeded."""
+        key = _key(named_by)
         passed = self._by_key.get(key)
         if passed is None:
             if len(self._by_id) >= self._most:
@@ -59,7 +61,7 @@ class PassedFunctions:
                     f"{self._most} functions are held for the peer (Limits.callbacks): release some"
                 )
             self._last += 1
-            passed = Passed(str(self._last), function, key)
+            passed = Passed(str(self._last), function, key, named_by)
             self._by_id[passed.id] = self._by_key[key] = passed
         return passed
 
@@ -78,9 +80,9 @@ class PassedFunctions:
         if passed.count == 0 and self._by_id.get(passed.id) is passed:
             self._forget(passed)
 
-    def release(self, function: Any) -> None:
-        """The peer may call `function` no more."""
-        passed = self._by_key.get(_key(function))
+    def release(self, named_by: Any) -> None:
+        """The peer may call what was passed as `named_by` no more."""
+        passed = self._by_key.get(_key(named_by))
         if passed is not None:
             self._forget(passed)
 

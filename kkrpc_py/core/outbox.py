@@ -14,14 +14,19 @@ __all__ = ["Carrying", "Outbox", "StreamLane"]
 class Carrying(bytes):
     """A frame that names functions or streams: the peer must get it, to give them back (CBK-6)."""
 
+    held: tuple[StreamLane, ...] = ()
+    """The lanes of the streams that it names: nothing of theirs may come before it."""
+
 
 class StreamLane:
     """The frames of one stream; None while there are none, since an empty deque is no small thing."""
 
-    __slots__ = ("frames",)
+    __slots__ = ("frames", "held")
 
     def __init__(self) -> None:
         self.frames: deque[bytes] | None = None
+        self.held = False
+        """The frame that names the stream has not left."""
 
 
 class Outbox:
@@ -35,6 +40,13 @@ class Outbox:
         self.size = 0
         self.control_size = 0
 
+    @staticmethod
+    def hold(frame: Carrying, lanes: tuple[StreamLane, ...]) -> None:
+        """Keep what is put in `lanes` until `frame`, which is yet to be put somewhere, has been taken."""
+        frame.held = lanes
+        for lane in lanes:
+            lane.held = True
+
     def put(self, frame: bytes) -> None:
         self._control.append(frame)
         self.size += len(frame)
@@ -43,7 +55,8 @@ class Outbox:
     def put_in(self, lane: StreamLane, frame: bytes) -> None:
         if lane.frames is None:
             lane.frames = deque((frame,))
-            self._turns.append(lane)
+            if not lane.held:
+                self._turns.append(lane)
         else:
             lane.frames.append(frame)
         self.size += len(frame)
@@ -57,7 +70,8 @@ class Outbox:
         if carrying:
             lane.frames = carrying
         else:
-            self._turns.remove(lane)
+            if not lane.held:
+                self._turns.remove(lane)
             lane.frames = None
 
     def clear(self) -> None:
@@ -86,6 +100,11 @@ class Outbox:
                     lane.frames = None
             else:
                 break
+            if type(frame) is Carrying:
+                for lane in frame.held:
+                    lane.held = False
+                    if lane.frames is not None:
+                        turns.append(lane)
             taken.append(frame)
             size += len(frame)
         self.size -= size

@@ -14,8 +14,8 @@ from msgspec import UNSET
 from kkrpc_py.core import hello as hi
 from kkrpc_py.core.callbacks import Passed, PassedFunctions
 from kkrpc_py.core.calls import IncomingCall
-from kkrpc_py.core.outbox import Carrying
-from kkrpc_py.errors import NotSerializable, ProtocolError
+from kkrpc_py.core.outbox import Carrying, Outbox
+from kkrpc_py.errors import LimitExceeded, NotSerializable, ProtocolError
 from kkrpc_py.limits import Limits
 from kkrpc_py.wire import messages as m
 from kkrpc_py.wire.arrays import Tensor
@@ -83,7 +83,7 @@ class Passage:
         self._streams = streams
         self._holder = holder
         self._lowering = Lowering(encode, limits.depth)
-        self._id_bytes = limits.id_bytes
+        self._limits = limits
 
     # On the way out ------------------------------------------------------------------------
 
@@ -108,17 +108,15 @@ class Passage:
         except BaseException:
             sending.take_back()
             raise
-        if sending.passed or sending.offered:
-            sending.sent()
-            return Carrying(frame)
-        return frame
+        return sending.sent(frame) if sending.names else frame
 
     def _lowered(self, message: _Message, sending: _Sending) -> _Message:
         changed: dict[str, Any] = {}
         for field, root in _VALUES[type(message)]:
             value = getattr(message, field)
             if value is not None and value is not UNSET:
-                lowered = self._lowering.lower(value, root, sending)
+                # What is said of a call beside its arguments is plain: functions and streams are refused.
+                lowered = self._lowering.lower(value, root, None if field == "meta" else sending)
                 if lowered is not value:
                     changed[field] = lowered
         if not changed:
@@ -157,26 +155,63 @@ class Passage:
 
         Raises LimitExceeded, ProtocolError, and what the user's `decode` hook raises.
         """
+        functions: dict[str, Any] = {}
         names: dict[str, Any] = {}
-        holder = self._holder
-        if holder is not None:
-            if any(len(id) > self._id_bytes for id in (*message.callback_ids, *message.stream_ids)):
-                raise ProtocolError("the id of a callback or stream is longer than Limits.id_bytes")
+        if self._holder is not None and (message.callback_ids or message.stream_ids):
             deep = hi.CALLBACK in self.agreed
-            if deep or arguments:
-                for id in dict.fromkeys(message.callback_ids):
-                    names[CALLBACK_PREFIX + id] = holder.callback(id)
-            if hi.STREAM_ARGUMENTS in self.agreed:
-                for id in message.stream_ids:
-                    if not id.startswith(STREAM_PREFIX):
-                        raise ProtocolError(
-                            f"a stream within a value has an id that begins with {STREAM_PREFIX!r}"
-                        )
-                    names[id] = holder.argument(id)
-            if names and not deep:  # kkrpc knows functions at the top level alone
-                value = [names.get(item, item) if type(item) is str else item for item in value]
-                names = {}
+            self._take(self._holder, message, functions if deep or arguments else None, names)
+            if deep:
+                names |= functions
+            elif functions:  # kkrpc knows them at the top level alone
+                value = [functions.get(item, item) if type(item) is str else item for item in value]
         return restored(value, names, self.decode) if names or self.decode is not None else value
+
+    def drop(self, message: Any) -> None:
+        """Give back what a message names that nobody reads."""
+        if self._holder is not None and (message.callback_ids or message.stream_ids):
+            try:
+                self._take(self._holder, message, {} if hi.CALLBACK in self.agreed else None, {})
+            except (LimitExceeded, ProtocolError):
+                return
+
+    def _take(
+        self, holder: Holder, message: Any, functions: dict[str, Any] | None, streams: dict[str, Any]
+    ) -> None:
+        """Make the objects that the message names. What of them is not wanted then goes back by itself.
+
+        Where one is refused, the others are taken all the same: the peer must get them back.
+        """
+        callback_ids = dict.fromkeys(message.callback_ids) if functions is not None else ()
+        stream_ids = message.stream_ids if hi.STREAM_ARGUMENTS in self.agreed else ()
+        limits = self._limits
+        if len(callback_ids) > limits.callbacks or len(stream_ids) > limits.calls:
+            raise LimitExceeded(
+                "one message names more functions or streams than Limits.callbacks or Limits.calls"
+            )
+        if any(len(id) > limits.id_bytes for id in (*callback_ids, *stream_ids)):
+            raise ProtocolError("the id of a callback or stream is longer than Limits.id_bytes")
+        refusal: Exception | None = None
+        for id in callback_ids:
+            assert functions is not None
+            try:
+                functions[CALLBACK_PREFIX + id] = holder.callback(id)
+            except LimitExceeded as exc:
+                refusal = exc
+        for id in stream_ids:
+            if not id.startswith(STREAM_PREFIX):
+                refusal = ProtocolError(
+                    f"a stream within a value has an id that begins with {STREAM_PREFIX!r}"
+                )
+                continue
+            try:
+                streams[id] = holder.argument(id)
+            except (LimitExceeded, ProtocolError) as exc:
+                refusal = exc
+        if refusal is not None:
+            try:
+                raise refusal
+            finally:
+                del refusal  # its traceback holds this frame
 
 
 class _Sending:
@@ -202,9 +237,8 @@ class _Sending:
                 "a stock peer takes functions as the arguments themselves, not within them",
                 needs_hello=passage.pending,
             )
-        if self._holder is not None:
-            value = self._holder.unwrapped(value, passage.functions)
-        passed = passage.functions.add(value)
+        function = value if self._holder is None else self._holder.unwrapped(value, passage.functions)
+        passed = passage.functions.add(function, value)
         self.passed[passed.id] = passed
         name = CALLBACK_PREFIX + passed.id
         return self.names.setdefault(name, name)
@@ -248,7 +282,7 @@ class _Sending:
         elif kind is dict:
             for key, item in value.items():
                 self.refuse_equal(item, f"{path}[{key!r}]")
-        elif kind is list or kind is tuple:
+        elif kind in _LISTS:
             for index, item in enumerate(value):
                 self.refuse_equal(item, f"{path}[{index}]")
 
@@ -258,18 +292,23 @@ class _Sending:
         for call, _ in self.offered:
             self._streams.withdraw(call)
 
-    def sent(self) -> None:
+    def sent(self, frame: bytes) -> bytes:
+        """The frame is as good as sent."""
+        carrying = Carrying(frame)
         for passed in self.passed.values():
             passed.count += 1
+        Outbox.hold(carrying, tuple(call.lane for call, _ in self.offered if call.lane is not None))
         for call, iterable in self.offered:
             assert self._holder is not None
             self._holder.produce(call, iterable)
+        return carrying
 
 
 def _at_top(path: str) -> bool:
     return path.startswith("args[") and path.find("]") == len(path) - 1
 
 
+_LISTS: frozenset[type] = frozenset((list, tuple, set, frozenset))
 _WITH_ARGUMENTS = frozenset((m.Request, m.Construct))
 # The fields of each message that hold values, with their names in the error of one that cannot be sent.
 _CALL_VALUES = (("args", "args"), ("kwargs", "kwargs"))
