@@ -232,3 +232,25 @@ async def test_a_slow_reader_gets_all_before_the_invalid_chunk() -> None:
                 await client.remote().add(1)
                 seen.append(number)
         assert seen == list(range(50))
+
+
+class Relay:
+    def __init__(self, other: Any) -> None:
+        self._other = other
+
+    async def steps(self, upto: int) -> AsyncIterator[int]:
+        stream: AsyncIterator[int] = await self._other.steps(upto)
+        return stream
+
+
+@pytest.mark.parametrize("wrapped", [False, True])
+async def test_a_stream_of_another_peer_passes_its_result_on(wrapped: bool) -> None:
+    async def interceptor(ctx: kk.CallContext, next: Any) -> Any:
+        return await next()
+
+    interceptors = [interceptor] if wrapped else []
+    async with linked(API()) as (_, inner):
+        async with linked(Relay(inner.remote()), interceptors=interceptors) as (_, client):
+            stream = await client.remote().steps(3)
+            assert [number async for number in stream] == [0, 1, 2]
+            assert await stream == "done"
