@@ -120,6 +120,8 @@ class Caller(Half):
         if id in self.outgoing:
             raise ProtocolError(f"a second stream under the id {id!r}")
         if self._arguments >= self.limits.calls:
+            self._put(m.StreamCancel(id))
+            self._leave(id)
             raise LimitExceeded("too many streams as arguments at once (calls)")
         call = OutgoingCall(id, "a stream argument", True, None, CallerState.OPEN, argument=True)
         if self._agreed is not None and hi.CREDIT in self._agreed:
