@@ -56,7 +56,7 @@ class RemoteCallback(Generic[P, R_co]):
         self._id = id
         self._count = 0
 
-    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Call[R_co]:
+    def __call__(self, /, *args: P.args, **kwargs: P.kwargs) -> Call[R_co]:
         """The call, sent when it is awaited. Raises CallbackReleased where it was released here."""
         return self._call(list(args), kwargs, None)
 
@@ -66,7 +66,7 @@ class RemoteCallback(Generic[P, R_co]):
         question = _Calling(message, f"callback {self._id}", callback=self)
         return Call(self._host, question.name, args, options, question)
 
-    def notify(self, *args: P.args, **kwargs: P.kwargs) -> None:
+    def notify(self, /, *args: P.args, **kwargs: P.kwargs) -> None:
         """Call it and wait for nothing; from any thread. What becomes of it is not told."""
         self._check()
         if self._host.on_loop():  # it goes ahead of the answer that follows it
@@ -154,7 +154,7 @@ class LocalCallback(Generic[P, R]):
         self._passed_to: weakref.WeakSet[PassedFunctions] = weakref.WeakSet()
         self._released = False
 
-    async def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
+    async def __call__(self, /, *args: P.args, **kwargs: P.kwargs) -> R:
         """Call it here as a peer would; whoever is given it may be on either side."""
         result = self.function(*args, **kwargs)
         return await result if isinstance(result, Awaitable) else result

@@ -54,7 +54,7 @@ class Remote:
         path = f"{self._kk_path}.{name}" if self._kk_path else name
         return Remote(self._kk_host, path, self._kk_options)
 
-    def __call__(self, *args: Any, **kwargs: Any) -> Call[Any]:
+    def __call__(self, /, *args: Any, **kwargs: Any) -> Call[Any]:
         if not self._kk_path:
             raise TypeError("call a method of the API, not the API itself")
         if not kwargs:

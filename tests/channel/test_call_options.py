@@ -1,0 +1,363 @@
+"""What a call says beside its arguments: a timeout, metadata, keyword arguments; who watches it; local calls."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import Any
+
+import anyio
+import pytest
+
+import kkrpc_py as kk
+from tests.channel.harness import BOUND, Log, linked, until
+
+pytestmark = pytest.mark.anyio
+
+
+class API:
+    def __init__(self) -> None:
+        self.log = Log()
+
+    async def add(self, a: int, b: int = 10, *, scale: int = 1) -> int:
+        return (a + b) * scale
+
+    async def positional(self, a: int, /, b: int) -> list[int]:
+        return [a, b]
+
+    async def named(self, **others: Any) -> dict[str, Any]:
+        return others
+
+    async def slow(self) -> None:
+        try:
+            self.log("began")
+            await anyio.sleep_forever()
+        finally:
+            self.log("stopped")
+
+    async def count(self, n: int) -> AsyncIterator[int]:
+        for i in range(n):
+            yield i
+
+    async def broken(self) -> AsyncIterator[int]:
+        yield 1
+        raise ValueError("broken")
+
+    async def fail(self) -> None:
+        raise KeyError("gone")
+
+    async def whose(self) -> Any:
+        return kk.current_channel().state.user
+
+    @kk.inline
+    def quick(self, a: int, *, b: int = 0) -> int:
+        return a - b
+
+    def on_a_thread(self, a: int, *, function: int = 0) -> int:
+        return a * function
+
+
+# Timeouts -------------------------------------------------------------------------------------
+
+
+async def test_a_timeout_of_one_call_names_it_and_cancels_the_handler() -> None:
+    api = API()
+    async with linked(api) as (_, client):
+        slow = client.remote().slow.with_options(timeout=0.05)
+        with pytest.raises(kk.CallTimeout) as caught:
+            await slow()
+        assert (caught.value.method, caught.value.seconds) == ("slow", 0.05)
+        await api.log.wait_for("stopped")
+
+
+async def test_one_call_may_have_longer_than_its_channel() -> None:
+    class Late:
+        async def late(self) -> str:
+            await release.wait()
+            return "late"
+
+    release = anyio.Event()
+    async with linked(Late(), timeout=0.05) as (_, client):
+        api = client.remote()
+        with pytest.raises(kk.CallTimeout):
+            await api.late()
+        async with anyio.create_task_group() as tasks:
+
+            async def call() -> None:
+                assert await api.late.with_options(timeout=None)() == "late"
+
+            tasks.start_soon(call)
+            with pytest.raises(kk.CallTimeout):
+                await api.late()
+            release.set()
+
+
+async def test_a_timeout_that_races_its_answer_gives_one_of_both_and_leaves_nothing() -> None:
+    async with linked(API()) as (_, client):
+        add = client.remote().add.with_options(timeout=0.0005)
+        seen = set()
+        for _ in range(200):
+            try:
+                assert await add(1, 2) == 3
+                seen.add("answer")
+            except kk.CallTimeout:
+                seen.add("timeout")
+        assert seen
+
+
+async def test_options_hold_below_and_add_up() -> None:
+    metas: list[Any] = []
+
+    async def note(ctx: kk.CallContext, next: kk.Next) -> Any:
+        metas.append(ctx.meta)
+        return await next()
+
+    async with linked({"ns": API()}, interceptors=[note]) as (_, client):
+        api = client.remote().with_options(metadata={"a": 1, "b": 1}, timeout=BOUND)
+        assert await api.ns.add.with_options(metadata={"b": 2})(1, 2) == 3
+        assert await api.ns.add(1) == 11
+        assert await client.remote()["ns"].add(1) == 11
+    assert metas == [{"a": 1, "b": 2}, {"a": 1, "b": 1}, {}]
+
+
+# Keyword arguments -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("codec", ["json", "cbor"])
+async def test_keyword_arguments(codec: Any) -> None:
+    async with linked(API(), codec=codec) as (_, client):
+        api = client.remote()
+        assert await api.add(1, b=2, scale=3) == 9
+        assert await api.add(a=1) == 11
+        assert await api.quick(5, b=3) == 2
+        assert await api.on_a_thread(5, function=3) == 15
+        assert await api.named(self=1, function=2, args=3, kwargs={}) == {
+            "self": 1, "function": 2, "args": 3, "kwargs": {},
+        }  # fmt: skip
+        assert [value async for value in api.count(n=3)] == [0, 1, 2]
+
+
+@pytest.mark.parametrize(
+    ("args", "kwargs"),
+    [((1,), {"c": 1}), ((1,), {"a": 2}), ((), {"b": 2}), ((1, 2, 3), {"scale": 1}), ((1,), {"self": 1})],
+)
+async def test_keyword_arguments_that_do_not_fit_are_a_type_error(args: Any, kwargs: Any) -> None:
+    async with linked(API()) as (_, client):
+        with pytest.raises(TypeError) as caught:
+            await client.remote().add(*args, **kwargs)
+        assert isinstance(caught.value, kk.RemoteError)
+        with pytest.raises(TypeError):
+            await client.remote().positional(a=1, b=2)
+
+
+async def test_a_stock_peer_gets_no_keyword_arguments() -> None:
+    async with linked(API(), hello=False) as (server, client):
+        with pytest.raises(kk.NotSerializable, match="positional arguments alone"):
+            await client.remote().add(1, b=2)
+        assert await client.remote().add(1, 2) == 3
+        assert server.connection.violations == 0
+
+
+async def test_keyword_arguments_wait_for_the_hellos_answer() -> None:
+    with anyio.fail_after(BOUND):
+        async with kk.memory_pair(API()) as (_, client):
+            assert client.connection.pending
+            assert await client.remote().add(1, b=2) == 3
+
+
+# Metadata ---------------------------------------------------------------------------------------
+
+
+async def test_metadata_of_the_provider_reaches_the_interceptors_of_the_peer() -> None:
+    seen: list[Any] = []
+
+    async def note(ctx: kk.CallContext, next: kk.Next) -> Any:
+        seen.append((ctx.kind, ctx.method, ctx.meta))
+        return await next()
+
+    numbers = iter(range(100))
+    with anyio.fail_after(BOUND):
+        async with kk.memory_pair(
+            API(), interceptors=[note], metadata=lambda: {"requestId": next(numbers)}
+        ) as (_, client):
+            api = client.remote()
+            # The very first call too: it waits until it is known whether the peer takes metadata.
+            await api.add(1)
+            assert [value async for value in api.count(2)] == [0, 1]
+            await api.add.with_options(metadata={"requestId": "mine", "deep": {"a": [1]}})(1, b=2)
+    assert seen == [
+        ("call", "add", {"requestId": 0}),
+        ("call", "count", {"requestId": 1}),
+        ("call", "add", {"requestId": "mine", "deep": {"a": [1]}}),
+    ]
+
+
+async def test_a_stock_peer_gets_no_metadata_and_the_call_goes_through() -> None:
+    async with linked(API(), hello=False, metadata=lambda: {"a": 1}) as (_, client):
+        assert await client.remote().add(1, 2) == 3
+
+
+async def test_metadata_that_cannot_be_sent_is_refused_before_anything_is() -> None:
+    async with linked(API()) as (_, client):
+        with pytest.raises(kk.NotSerializable) as caught:
+            await client.remote().add.with_options(metadata={"x": object()})(1)
+        assert caught.value.path == "meta['x']"
+
+
+# The caller's hook ------------------------------------------------------------------------------
+
+
+class Watch:
+    def __init__(self) -> None:
+        self.calls: list[tuple[str, str]] = []
+        self.ends: list[tuple[str, Any]] = []
+
+    def __call__(self, info: kk.OutgoingInfo) -> Any:
+        self.calls.append((info.kind, info.method))
+        return lambda failure: self.ends.append((info.method, type(failure).__name__))
+
+
+async def test_the_hook_sees_each_call_and_how_it_ended() -> None:
+    watch = Watch()
+    api = API()
+    async with linked(api, on_call=watch) as (_, client):
+        remote = client.remote()
+        await remote.add(1)
+        with pytest.raises(KeyError):
+            await remote.fail()
+        with pytest.raises(kk.MethodNotFound):
+            await remote.nope()
+        with pytest.raises(kk.PropertyNotFound):
+            await remote.secret
+        with pytest.raises(kk.CallTimeout):
+            await remote.slow.with_options(timeout=0.02)()
+    assert watch.calls == [
+        ("call", "add"),
+        ("call", "fail"),
+        ("call", "nope"),
+        ("get", "secret"),
+        ("call", "slow"),
+    ]
+    assert watch.ends == [
+        ("add", "NoneType"), ("fail", "KeyError"), ("nope", "MethodNotFound"), ("secret", "PropertyNotFound"),
+        ("slow", "CallTimeout"),
+    ]  # fmt: skip
+
+
+async def test_the_hook_is_told_when_a_stream_is_over() -> None:
+    watch = Watch()
+    async with linked(API(), on_call=watch) as (_, client):
+        remote = client.remote()
+        stream = await remote.count(3)
+        assert [value async for value in stream] == [0, 1, 2]
+        await until(lambda: len(watch.ends) == 1)
+        with pytest.raises(ValueError, match="broken"):
+            async for _ in remote.broken():
+                pass
+        async for _ in remote.count(100_000):
+            break
+        await until(lambda: len(watch.ends) == 3)
+        opened = await remote.count(100_000)
+        await opened.cancel()
+    assert watch.ends == [
+        ("count", "NoneType"), ("broken", "ValueError"), ("count", "CallCancelled"), ("count", "CallCancelled")
+    ]  # fmt: skip
+
+
+async def test_a_stream_that_ends_with_its_channel_is_over_too() -> None:
+    watch = Watch()
+    with anyio.fail_after(BOUND):
+        async with kk.memory_pair(API(), on_call=watch) as (server, client):
+            stream = await client.remote().count(1_000_000)
+            await server.aclose()
+            with pytest.raises(kk.ChannelClosed):
+                async for _ in stream:
+                    pass
+    assert watch.ends == [("count", "ChannelClosed")]
+
+
+async def test_a_hook_that_fails_at_the_end_changes_nothing(caplog: pytest.LogCaptureFixture) -> None:
+    def hook(info: kk.OutgoingInfo) -> Any:
+        def over(failure: BaseException | None) -> None:
+            raise RuntimeError("the hook is broken")
+
+        return over
+
+    async with linked(API(), on_call=hook) as (_, client):
+        assert await client.remote().add(1, 2) == 3
+        assert [value async for value in client.remote().count(2)] == [0, 1]
+    assert [record.getMessage() for record in caplog.records] == ["the hook of a call failed"] * 2
+
+
+# Calls of this side's own API, and what belongs to a connection -----------------------------------
+
+
+async def test_a_local_call_takes_the_way_of_a_remote_one() -> None:
+    seen: list[Any] = []
+
+    async def note(ctx: kk.CallContext, next: kk.Next) -> Any:
+        seen.append(ctx.method)
+        ctx.args = [arg for arg in ctx.args if arg != "drop"]
+        return await next()
+
+    async with linked({"math": API()}, interceptors=[note]) as (server, _):
+        assert await server.invoke_local("math.add", 1, "drop", b=2) == 3
+        assert await server.invoke_local("math.on_a_thread", 2, function=4) == 8
+        assert [value async for value in await server.invoke_local("math.count", 3)] == [0, 1, 2]
+        with pytest.raises(KeyError):
+            await server.invoke_local("math.fail")
+        with pytest.raises(kk.ValidationFailed):
+            await server.invoke_local("math.add", "no number")
+        with pytest.raises(TypeError):
+            await server.invoke_local("math.add", nothing=1)
+        for hidden in ("math._secret", "math.log", "nope"):
+            with pytest.raises(kk.MethodNotFound):
+                await server.invoke_local(hidden)
+    assert seen[:3] == ["math.add", "math.on_a_thread", "math.count"]
+
+
+async def test_a_local_stream_is_closed_with_all_its_layers() -> None:
+    closed: list[str] = []
+
+    class Streams:
+        async def numbers(self) -> AsyncIterator[int]:
+            try:
+                for i in range(1000):
+                    yield i
+            finally:
+                closed.append("inner")
+
+    async def wrapped(ctx: kk.CallContext, next: kk.Next) -> Any:
+        inner = await next()
+
+        async def outer() -> AsyncIterator[int]:
+            try:
+                async for value in inner:
+                    yield value + 1
+            finally:
+                closed.append("outer")
+
+        return outer()
+
+    async with linked(Streams(), interceptors=[wrapped]) as (server, _):
+        stream = await server.invoke_local("numbers")
+        assert await anext(stream) == 1
+        await stream.aclose()
+    assert closed == ["outer", "inner"]
+
+
+async def test_a_local_call_of_a_sink_says_why_not() -> None:
+    class Sinks:
+        async def send(self, sink: kk.StreamSink[int]) -> None:
+            await sink.send(1)
+
+    async with linked(Sinks()) as (server, _):
+        with pytest.raises(TypeError, match="StreamSink"):
+            await server.invoke_local("send")
+
+
+async def test_each_connection_has_a_state_of_its_own() -> None:
+    api = API()
+    async with linked(api) as (one, client_of_one), linked(api) as (two, client_of_two):
+        one.state.user, two.state.user = "ada", "bob"
+        assert await client_of_one.remote().whose() == "ada"
+        assert await client_of_two.remote().whose() == "bob"
