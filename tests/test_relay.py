@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import itertools
 import os
 import signal
@@ -307,6 +309,24 @@ async def test_what_a_side_that_reads_no_more_had_sent_arrives() -> None:
                     await left.send(b'{"much":"%s"}\n' % (b"x" * 50_000))
             await finished.wait()
             await left.aclose()
+
+
+async def test_a_side_that_only_reads_no_more_has_little_time() -> None:
+    class Unread(Wrapped):
+        async def send(self, item: bytes) -> None:
+            raise anyio.BrokenResourceError
+
+    with anyio.fail_after(BOUND):
+        left, a = memory_byte_streams()
+        right, b = memory_byte_streams()
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(functools.partial(kk.relay, a, Unread(b), limits=kk.Limits(finish_seconds=0.2)))
+            with pytest.raises(anyio.BrokenResourceError):  # by the end of the relay
+                while True:
+                    await left.send(b"{}\n" * 1000)
+                    with contextlib.suppress(anyio.BrokenResourceError):
+                        await right.send(b'{"still":"talking"}\n')
+        assert (await received_all(left)).startswith(b'{"still":"talking"}\n')
 
 
 @pytest.mark.parametrize("half_closes", [True, False])

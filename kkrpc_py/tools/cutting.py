@@ -124,7 +124,7 @@ class Cutter:
         size = len(data)
         self._state = _State.START
         # No control character stands in JSON, and no head without this one: these are lines alone.
-        if size - at <= self._limit and data[-1] != _TAG[0] and data.find(b"\x18", at) < 0:
+        if size - at <= self._limit and data.find(b"\x18", at) < 0:
             at = data.rfind(b"\n", at) + 1 or at
         while at < size:
             first = data[at]

@@ -147,15 +147,14 @@ class _Direction:
                 pieces[0] = b" " + pieces[0]
             self._unsent = pieces if self._in_pieces else [b"".join(pieces)]
             self._write_now()
-        return not self._unsent and not self.unread and cutter.error is None
+        return not self._unsent and cutter.error is None
 
     def _write_now(self) -> None:
         unsent, send = self._unsent, self._send_nowait
         while unsent and send is not None:
             try:
                 sent = send(unsent[0])
-            except _GONE:
-                self._give_up()
+            except _GONE:  # `_write` meets the same, and says so
                 return
             if sent < len(unsent[0]):
                 unsent[0] = unsent[0][sent:]
@@ -168,11 +167,7 @@ class _Direction:
             for data in unsent:
                 await self._target.send(data)
         except _GONE:
-            self._give_up()
-
-    def _give_up(self) -> None:
-        self.unread = True
-        self._unsent = []
+            self.unread = True
 
     async def _end_target(self) -> None:
         try:
