@@ -12,7 +12,7 @@ import inspect
 import sys
 import types
 from collections import abc
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any, ClassVar, Final, get_args, get_origin, get_type_hints
 
 import msgspec
@@ -24,15 +24,13 @@ from kkrpc_py.channel.listing import names_of
 from kkrpc_py.channel.lookup import MISSING, by_class_statement, class_attribute
 from kkrpc_py.channel.parameters import Parameters
 from kkrpc_py.channel.sink import StreamSink
-from kkrpc_py.channel.validation import _returned, _streams, converter
+from kkrpc_py.channel.validation import _returned, _streams
 from kkrpc_py.channel.writable import Writable
 
 __all__ = ["Member", "Scope", "member_of"]
 
 Scope = type | dict[str, Any]
 """Where names are looked up: a class, or a dict in the body of one."""
-
-Convert = Callable[[Any], Any]
 
 _STEPPED = (abc.AsyncIterator, abc.AsyncGenerator)
 """What `anext()` may be asked of."""
@@ -54,12 +52,12 @@ class Member(msgspec.Struct, frozen=True, eq=False):
     """Whether a call opens a stream; None: the class does not say."""
     stepped: bool = False
     """The class promises that the call itself has `__anext__`."""
-    value: Convert | None = None
-    """Makes a value that comes back what the class says."""
-    chunk: Convert | None = None
-    """The same for a stream's chunks."""
-    final: Convert | None = None
-    """The same for a stream's return value."""
+    value: Any = Any
+    """The type of a value that comes back."""
+    chunk: Any = Any
+    """The type of a stream's chunks."""
+    final: Any = Any
+    """The type of a stream's return value."""
     readable: bool = False
     """It may be awaited for its value."""
     constructs: bool = False
@@ -163,8 +161,7 @@ def _method(function: Any, label: str, owner: type | None, *, bound: bool) -> Me
     called = Parameters(label, signature.replace(parameters=parameters))
     if sink is not None:
         sent = _resolve(sink.annotation, _globals(plain), _locals(owner), label)
-        chunk = _converter(_first(sent), label)
-        return Member(label, parameters=called, streams=True, chunk=chunk, final=_converter(hint, label))
+        return Member(label, parameters=called, streams=True, chunk=_first(sent), final=hint)
     makes_stream = (
         inspect.isasyncgenfunction(plain) or inspect.isgeneratorfunction(plain) or is_declared_stream(plain)
     )
@@ -196,9 +193,9 @@ def _from_hint(hint: Any, label: str, *, data: bool = False) -> Member:
         return Member(label, readable=True)
     origin, arguments = _origin(hint), get_args(bare(hint))
     if origin is Property or origin is Writable:
-        return Member(label, readable=True, value=_converter(arguments[0] if arguments else Any, label))
+        return Member(label, readable=True, value=_first(hint))
     if origin in _AWAITABLES:
-        return Member(label, readable=True, value=_converter(_awaited(hint), label))
+        return Member(label, readable=True, value=_awaited(hint))
     if origin is abc.Callable and not data:
         returned = arguments[-1] if arguments else Any
         return _answer(returned, label, Parameters(label, None))
@@ -206,11 +203,11 @@ def _from_hint(hint: Any, label: str, *, data: bool = False) -> Member:
         return _constructor(arguments[0], label)
     scope = _scope(origin)
     if scope is None:
-        return Member(label, readable=True, value=_converter(hint, label))
+        return Member(label, readable=True, value=hint)
     call = class_attribute(scope, "__call__")
     if isinstance(call, types.FunctionType) and not data:  # a class that says how it is called
         return msgspec.structs.replace(_method(call, label, origin, bound=False), scope=scope)
-    return Member(label, readable=True, scope=scope, value=_converter(hint, label))
+    return Member(label, readable=True, scope=scope, value=hint)
 
 
 def _answer(hint: Any, label: str, called: Parameters, *, makes_stream: bool = False) -> Member:
@@ -229,9 +226,9 @@ def _answer(hint: Any, label: str, called: Parameters, *, makes_stream: bool = F
         parameters=called,
         streams=streams,
         stepped=steps,
-        value=_converter(value, label),
-        chunk=_converter(chunk, label),
-        final=_converter(final, label),
+        value=value,
+        chunk=chunk,
+        final=final,
     )
 
 
@@ -265,17 +262,13 @@ def _constructor(cls: type, label: str) -> Member:
         label,
         parameters=Parameters(label, signature),
         constructs=True,
-        value=_converter(cls, label) if fields else None,
+        value=cls if fields else Any,
     )
 
 
 def _scope(cls: Any) -> type | None:
     """`cls` where the names of an API may stand in it: it was made by a class statement."""
     return cls if isinstance(cls, type) and by_class_statement(cls) else None
-
-
-def _converter(hint: Any, label: str) -> Convert | None:
-    return None if hint is Any else converter(hint, label)
 
 
 # Hints -----------------------------------------------------------------------------------

@@ -19,6 +19,7 @@ from kkrpc_py.channel.call import Call, CallHost, CallOptions, Question, invoke
 from kkrpc_py.channel.members import Member, member_of
 from kkrpc_py.channel.proxy import Remote, get
 from kkrpc_py.channel.stream import StreamCall, StreamIterator
+from kkrpc_py.channel.validation import converter
 from kkrpc_py.wire.messages import Request
 
 __all__ = ["TypedRemote", "typed_remote"]
@@ -42,13 +43,15 @@ class TypedRemote(Remote):
     """A path on the other side of which a class says what it is."""
 
     _kk_member: Member
-    _kk_call_options: CallOptions | None
+    _kk_value: Convert | None
+    _kk_stream_options: CallOptions | None
 
     def __init__(self, host: CallHost, path: str, options: CallOptions | None, member: Member) -> None:
+        value = _converter(member.value, path)
         # What `construct` makes of a class comes with the options; below it there is nothing to inherit them.
-        super().__init__(host, path, _with(options, result=member.value) if member.constructs else options)
-        streamed = _with(options, result=member.final, chunk=member.chunk)
-        self.__dict__.update(_kk_member=member, _kk_call_options=streamed)
+        super().__init__(host, path, _with(options, result=value) if member.constructs else options)
+        streamed = _with(options, _converter(member.final, path), _converter(member.chunk, path))
+        self.__dict__.update(_kk_member=member, _kk_value=value, _kk_stream_options=streamed)
 
     def __getitem__(self, name: str) -> Remote:
         """The same as an attribute, for names that are no Python identifiers, and for dicts."""
@@ -74,7 +77,9 @@ class TypedRemote(Remote):
         path = self._kk_path
         question = Question(Request(None, path, placed, kwargs=named), path, "call") if named else None
         make: type[TypedCall[Any]] = SteppedCall if member.stepped else TypedCall
-        return make(self._kk_host, path, placed, self._kk_call_options, question, member)
+        return make(
+            self._kk_host, path, placed, self._kk_stream_options, question, member.streams, self._kk_value
+        )
 
     def _kk_bind(self, args: Sequence[Any], kwargs: dict[str, Any]) -> tuple[list[Any], dict[str, Any]]:
         """The arguments of a construction, where the class has them."""
@@ -101,11 +106,23 @@ class TypedRemote(Remote):
                 f"{member.label} is not a property" + ": call it" * (member.parameters is not None)
             )
         return get(
-            Remote(self._kk_host, self._kk_path, _with(self._kk_options, result=member.value))
+            Remote(self._kk_host, self._kk_path, _with(self._kk_options, result=self._kk_value))
         ).__await__()
 
     def __repr__(self) -> str:
         return f"<TypedRemote {self._kk_path or self._kk_member.label!r}>"
+
+
+def _converter(hint: Any, path: str) -> Convert | None:
+    if hint is Any:
+        return None
+    try:
+        return _known_converter(hint, path)
+    except TypeError:  # not hashable: something in an `Annotated` or a `Literal`
+        return converter(hint, path)
+
+
+_known_converter = functools.lru_cache(maxsize=4096)(converter)
 
 
 def _with(
@@ -119,7 +136,7 @@ def _with(
 class TypedCall(Call[T]):
     """A call of which a class says what comes back: another kind of answer is a TypeError."""
 
-    __slots__ = ("_member",)
+    __slots__ = ("_streams", "_value")
 
     def __init__(
         self,
@@ -128,10 +145,12 @@ class TypedCall(Call[T]):
         args: list[Any],
         options: CallOptions | None,
         question: Question | None,
-        member: Member,
+        streams: bool | None,
+        value: Convert | None,
     ) -> None:
         super().__init__(host, method, args, options, question)
-        self._member = member
+        self._streams = streams
+        self._value = value
 
     def _start(self) -> Coroutine[Any, Any, Any]:
         if self._coroutine is not None or self._iterated:
@@ -139,20 +158,22 @@ class TypedCall(Call[T]):
         invoked = functools.partial(
             invoke, self._host, self._method, self._args, StreamCall, self._options, self._question
         )
-        self._coroutine = _checked(invoked, self._method, self._member)
+        self._coroutine = _checked(invoked, self._method, self._streams, self._value)
         return self._coroutine
 
 
-async def _checked(invoked: Callable[[], Coroutine[Any, Any, Any]], method: str, member: Member) -> Any:
+async def _checked(
+    invoked: Callable[[], Coroutine[Any, Any, Any]], method: str, streams: bool | None, value: Convert | None
+) -> Any:
     answer = await invoked()
     if isinstance(answer, StreamCall):
-        if member.streams is False:
+        if streams is False:
             await answer.cancel()
             raise TypeError(f"{method!r} returned a stream; the class of the API does not say so")
         return answer
-    if member.streams:
+    if streams:
         raise TypeError(f"{method!r} returned {type(answer).__name__}, not a stream")
-    return answer if member.value is None else member.value(answer)
+    return answer if value is None else value(answer)
 
 
 class SteppedCall(TypedCall[T]):

@@ -201,6 +201,7 @@ async def test_a_result_of_another_type_is_an_error() -> None:
     async with linked(Server()) as (_, channel):
         with pytest.raises(kk.ValidationFailed) as caught:
             await channel.remote(Client).wrong()
+        assert (caught.value.method, caught.value.phase) == ("wrong", "output")
         assert caught.value.issues[0].path == ("x",)
         assert await channel.remote().wrong() == {"x": "one"}
 
@@ -630,6 +631,7 @@ class Declared(Protocol):
     limit: ClassVar[int]
     most: Final[int]
     bare: Final = 5
+    noted: Annotated[int, ["what cannot be hashed"]]
     colour: Colour
     generic: ClassVar[Adder]
     other: Angles[int]
@@ -651,6 +653,7 @@ class Values:
     limit = 3
     most = 4
     bare = 5
+    noted = 6
     counted = 4
     colour = "red"
     counter: ClassVar[dict[str, int]] = {"x": 4}
@@ -675,7 +678,7 @@ async def test_each_kind_of_annotation() -> None:
         api: Any = channel.remote(Declared)
         assert await api.add(1, 2) == Point(3)
         assert await api.adder(1, b=2) == 3
-        assert [await api.limit, await api.most, await api.bare] == [3, 4, 5]
+        assert [await api.limit, await api.most, await api.bare, await api.noted] == [3, 4, 5, 6]
         assert await api.colour is Colour.RED
         assert await api.counter == Point(4)
         assert await api.generic(1, b=2) == 3
