@@ -57,9 +57,10 @@ _LATE_LEAVES = (
 def plain(value: Any, path: str = "result", *, names: bool = False) -> Any:
     """A copy of `value`, which must be data. Raises NotSerializable, with the path to what is none.
 
-    Dataclasses and Structs become dicts of their public fields, as the peer would see them. With `names`,
-    `value` is one that a path leads to: entries of its dicts that no path leads to are left out, and those
-    that are `writable` stand for their values.
+    Dataclasses and Structs become dicts of their public fields, members of enums their values, as the peer
+    would see them: what the walk has not seen is not in the copy. With `names`, `value` is one that a path
+    leads to: entries of its dicts that no path leads to are left out, and those that are `writable` stand for
+    their values.
     """
     return _Copy({}).of(value, path, _DEPTH, names)
 
@@ -130,8 +131,7 @@ class _Copy:
         if _is_late_leaf(kind):
             return value
         if issubclass(kind, enum.Enum):
-            self.of(instance_dict(value).get("_value_", MISSING), path, room - 1, names=False)
-            return value
+            return self.of(instance_dict(value).get("_value_", MISSING), path, room, names=False)
         fields = _fields(value, kind)
         if fields is None:
             raise _no_data(kind, path)

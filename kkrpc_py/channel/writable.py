@@ -55,22 +55,26 @@ class Writable(Generic[_T]):
         if value is self.value and type(value) not in _SHARED:
             # Each instance has its own, or what one appends would be in all of them.
             attributes = object.__getattribute__(instance, "__dict__")
-            own: _T = attributes.setdefault(self._name, copy.deepcopy(value))
+            own: _T = attributes.setdefault(self._known_name(), copy.deepcopy(value))
             return own
         return value
 
     def __set__(self, instance: object, value: _T) -> None:
-        attributes = object.__getattribute__(instance, "__dict__")
+        attributes, name = object.__getattribute__(instance, "__dict__"), self._known_name()
         if cast("Any", value) is self:  # a dataclass passes on what stands in its body as the default
-            attributes.pop(self._name, None)
+            attributes.pop(name, None)
         else:
-            attributes[self._name] = value
+            attributes[name] = value
 
     def of(self, instance: object) -> _T:
         """The value of `instance`, which may be the common one that it begins with."""
-        assert self._name is not None
-        value: _T = instance_dict(instance).get(self._name, self.value)
+        value: _T = instance_dict(instance).get(self._known_name(), self.value)
         return value
+
+    def _known_name(self) -> str:
+        if self._name is None:
+            raise TypeError("a writable that is an attribute gets its name from a class body")
+        return self._name
 
     def checked(self, value: Any, path: str) -> Any:
         """`value` as the declared type has it. Raises ValidationFailed, in the name of `path`."""

@@ -964,7 +964,26 @@ def test_names_may_be_swapped() -> None:
         def b(self) -> str:
             return "b"
 
-    assert (answers_of(Swapped(), "a"), answers_of(Swapped(), "b")) == ("b", "a")
+    exposed = Exposed(Swapped())
+    for _ in range(2):
+        assert (exposed.find("a").function(), exposed.find("b").function()) == ("b", "a")
+    Swapped.a = kk.expose("b")(lambda self: "new")  # type: ignore[method-assign]  # as a program may, at run time
+    assert exposed.find("b").function() == "new"
+
+
+def test_a_name_that_nothing_listed_has_is_free() -> None:
+    class API(Renaming):
+        _add = None  # type: ignore[assignment]  # taken away
+        empty = None
+
+        def add(self) -> str:
+            return "own"
+
+        @kk.expose("empty")
+        def _empty(self) -> str:
+            return "empty"
+
+    assert (answers_of(API(), "add"), answers_of(API(), "empty")) == ("own", "empty")
 
 
 def test_a_dict_has_names_already() -> None:
