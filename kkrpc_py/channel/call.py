@@ -265,21 +265,14 @@ async def _exchange(
     parking = host.parking
     pending = PendingCall(parking.wake, parking.new())
     connection = host.connection
-    call: OutgoingCall | None
     try:
-        if question is None:
-            call = connection.call(method, args, pending)
-        else:
-            call = _ask(host, question, pending)
+        call = connection.call(method, args, pending) if question is None else _ask(host, question, pending)
     except NotSerializable as exc:
         if not (exc.needs_hello and connection.pending):
             raise
         await host.settled()
         host.check_open()
-        if question is None:
-            call = connection.call(method, args, pending)
-        else:
-            call = _ask(host, question, pending)
+        call = connection.call(method, args, pending) if question is None else _ask(host, question, pending)
     if call is None:
         return None
     host.kick()

@@ -165,7 +165,7 @@ class Dispatcher:
         """Run a handler here, without a task; returns what a task has to deal with, most often nothing."""
         try:
             if kwargs:
-                args, kwargs = checked(handler, args, kwargs)
+                args, kwargs = checked(handler, args, kwargs, call.method)
                 result = contextvars.copy_context().run(handler.function, *args, **kwargs)
             else:
                 handler.check(len(args))
@@ -174,10 +174,10 @@ class Dispatcher:
                     result = contextvars.copy_context().run(handler.function, *args)
                 else:
                     if not validator.is_plain(args):
-                        args, _ = validator.arguments(args, {})
+                        args, _ = validator.arguments(args, {}, call.method)
                     result = contextvars.copy_context().run(handler.function, *args)
                     if type(result) in VALUES:
-                        result = validator.result(result)
+                        result = validator.result(result, call.method)
         except KeyboardInterrupt as exc:
             self.host.crash(exc)
             return None

@@ -31,21 +31,21 @@ async def invoke_local(dispatcher: Dispatcher, method: str, args: list[Any], kwa
             streams.append(result)
 
     async def innermost() -> Any:
-        args, kwargs = checked(handler, ctx.args, ctx.kwargs)
+        args, kwargs = checked(handler, ctx.args, ctx.kwargs, method)
         if handler.sink is not None:
             raise TypeError(f"{handler.name}() takes a StreamSink: without a peer there is nobody to send to")
         if handler.runs is Runs.ON_THREAD:
             result = await dispatcher.threads.run(handler.function, *args, **kwargs)
         else:
             result = handler.function(*args, **kwargs)
-        return await settle(handler, result, dispatcher.generator_threads)
+        return await settle(handler, result, dispatcher.generator_threads, method)
 
     returned = False
     try:
         result = await wrap(dispatcher.interceptors, ctx, innermost, note)
         if is_stream(result):
             returned = True
-            return _values(result, handler, streams, dispatcher)
+            return _values(result, handler, method, streams, dispatcher)
         return result
     finally:
         if not returned:
@@ -53,12 +53,12 @@ async def invoke_local(dispatcher: Dispatcher, method: str, args: list[Any], kwa
 
 
 async def _values(
-    outermost: Any, handler: Handler, streams: list[Any], dispatcher: Dispatcher
+    outermost: Any, handler: Handler, method: str, streams: list[Any], dispatcher: Dispatcher
 ) -> AsyncIterator[Any]:
     validator = handler.validator
     try:
         async for value in outermost:
-            yield value if validator is None else validator.chunks([value])[0]
+            yield value if validator is None else validator.chunks([value], method)[0]
     finally:
         await _close(streams, dispatcher)
 

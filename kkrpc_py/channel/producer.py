@@ -18,7 +18,7 @@ from kkrpc_py.channel.parking import Parking, Signal
 from kkrpc_py.channel.steps import finish, run_stepped, stepper
 from kkrpc_py.core.calls import MAX_BATCH, IncomingCall
 from kkrpc_py.core.connection import Connection
-from kkrpc_py.errors import InternalError, LimitExceeded, NotSerializable, ValidationFailed
+from kkrpc_py.errors import InternalError, KkrpcError, ValidationFailed
 
 __all__ = ["Link", "Producer"]
 
@@ -237,7 +237,7 @@ class Producer:
         count = len(batch)
         try:
             size = self._link.connection.send_chunks(self._call, batch)
-        except (NotSerializable, LimitExceeded):
+        except KkrpcError:
             batch.clear()
             raise
         except Exception as exc:

@@ -6,6 +6,7 @@ This is the one place where exceptions become wire errors. A handler may raise a
 
 from __future__ import annotations
 
+import functools
 import logging
 import types
 from collections.abc import Awaitable, Callable, Coroutine
@@ -25,6 +26,7 @@ from kkrpc_py.core.calls import IncomingCall
 from kkrpc_py.errors import (
     CallCancelled,
     InternalError,
+    KkrpcError,
     LimitExceeded,
     NotSerializable,
     ProtocolError,
@@ -154,12 +156,13 @@ class CallTask(msgspec.Struct, eq=False):
         validator = self.handler.validator
         if validator is not None and validator.checks_chunks and self.producer is None and is_stream(result):
             self._note_result(result)
-            return _CheckedStream(result, validator)
+            return _CheckedStream(result, validator, self.call.method)
         return result
 
     async def _invoke(self, args: list[Any], kwargs: dict[str, Any] | None) -> Any:
-        handler = self.handler
-        args, kwargs = checked(handler, args, kwargs)
+        handler, kwargs = self.handler, kwargs or {}
+        if self.outcome is None:  # else they were checked before it ran
+            args, kwargs = checked(handler, args, kwargs, self.call.method)
         if handler.sink is not None:
             return await self._run_sink(handler, args, kwargs)
         if self.outcome is not None:
@@ -172,7 +175,7 @@ class CallTask(msgspec.Struct, eq=False):
         else:
             result = handler.function(*args, **kwargs)
         threads = self.dispatcher.generator_threads
-        return await settle(handler, result, threads, validated=self.outcome is not None)
+        return await settle(handler, result, threads, self.call.method, validated=self.outcome is not None)
 
     async def _run_sink(self, handler: Handler, args: list[Any], kwargs: dict[str, Any]) -> Any:
         assert handler.sink is not None
@@ -183,7 +186,9 @@ class CallTask(msgspec.Struct, eq=False):
         try:
             args, kwargs = handler.with_sink(sink, args, kwargs)
             result = await producer.drive(handler.function(*args, **kwargs))
-            return result if handler.validator is None else handler.validator.stream_result(result)
+            if handler.validator is not None:
+                result = handler.validator.stream_result(result, self.call.method)
+            return result
         finally:
             sink._close()
 
@@ -218,7 +223,9 @@ class CallTask(msgspec.Struct, eq=False):
             self.host.connection.open_stream(self.call)
             self.host.kick()
         validator = self.handler.validator if checks else None
-        check = validator.chunks if validator is not None and validator.checks_chunks else None
+        check = None
+        if validator is not None and validator.checks_chunks:
+            check = functools.partial(validator.chunks, method=self.call.method)
         self.producer = Producer(self.host, self.call, self.interrupt, check)
         return self.producer
 
@@ -230,10 +237,10 @@ class CallTask(msgspec.Struct, eq=False):
         await producer.iterate(iterator)
         result = None
         source = _innermost(iterable)
-        if isinstance(source, ThreadedGenerator | _InlineGenerator | _CheckedStream):
+        if isinstance(source, ThreadedGenerator | _InlineGenerator):
             result = source.result
             if self.handler.validator is not None:
-                result = self.handler.validator.stream_result(result)
+                result = self.handler.validator.stream_result(result, self.call.method)
         elif isinstance(source, StreamCall):
             result = await source.result()
         await producer.drain()
@@ -360,20 +367,17 @@ class StreamTask(CallTask, eq=False):
 class _CheckedStream:
     """The handler's stream, each value held against the handler's annotation."""
 
-    def __init__(self, iterable: Any, validator: Validator) -> None:
-        self._iterable = iterable
+    def __init__(self, iterable: Any, validator: Validator, method: str) -> None:
+        self.__wrapped__ = iterable  # what has the return value
+        self._method = method
         self._iterator = aiter(iterable)
         self._validator = validator
-
-    @property
-    def result(self) -> Any:
-        return getattr(self._iterable, "result", None)
 
     def __aiter__(self) -> _CheckedStream:
         return self
 
     async def __anext__(self) -> Any:
-        return self._validator.chunks([await anext(self._iterator)])[0]
+        return self._validator.chunks([await anext(self._iterator)], self._method)[0]
 
     async def aclose(self) -> None:
         if (aclose := getattr(self._iterator, "aclose", None)) is not None:
@@ -381,7 +385,7 @@ class _CheckedStream:
 
 
 def checked(
-    handler: Handler, args: list[Any], kwargs: dict[str, Any] | None
+    handler: Handler, args: list[Any], kwargs: dict[str, Any] | None, method: str
 ) -> tuple[list[Any], dict[str, Any]]:
     """The arguments as the handler takes them. Raises TypeError and ValidationFailed."""
     if kwargs:
@@ -390,7 +394,7 @@ def checked(
         handler.check(len(args))
         kwargs = {}
     validator = handler.validator
-    return (args, kwargs) if validator is None else validator.arguments(args, kwargs)
+    return (args, kwargs) if validator is None else validator.arguments(args, kwargs, method)
 
 
 READING = Handler.on_loop(aiter, "a stream", 0)
@@ -428,7 +432,7 @@ def _innermost(stream: Any) -> Any:
 
 
 async def settle(
-    handler: Handler, result: Any, generator_threads: Threads, *, validated: bool = False
+    handler: Handler, result: Any, generator_threads: Threads, method: str, *, validated: bool = False
 ) -> Any:
     """What a handler returned, awaited as far as it goes and validated: a value, or an async iterable."""
     while type(result) is types.CoroutineType or isinstance(result, Coroutine):
@@ -436,7 +440,7 @@ async def settle(
         validated = False
     validator = handler.validator
     if type(result) in VALUES:
-        return result if validator is None or validated else validator.result(result)
+        return result if validator is None or validated else validator.result(result, method)
     if isinstance(result, types.GeneratorType):
         if handler.inline:
             return _InlineGenerator(result)
@@ -445,7 +449,7 @@ async def settle(
         return result
     if hasattr(type(result), "__await__"):
         result = await result
-    return result if validator is None else validator.result(result)
+    return result if validator is None else validator.result(result, method)
 
 
 def is_stream(result: Any) -> bool:
@@ -457,7 +461,7 @@ def _own(act: Callable[[IncomingCall, Any], None], call: IncomingCall, value: An
     """`act(call, value)`; what the library raises unexpectedly sends no text to the peer (ERR-5)."""
     try:
         act(call, value)
-    except (NotSerializable, LimitExceeded):
+    except KkrpcError:
         raise
     except Exception as exc:
         raise InternalError("internal error") from exc

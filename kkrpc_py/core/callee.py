@@ -18,6 +18,7 @@ from kkrpc_py.errors import (
     CallbackReleased,
     CallCancelled,
     ErrorValue,
+    KkrpcError,
     LimitExceeded,
     NotSerializable,
     error_to_wire,
@@ -83,7 +84,7 @@ class Callee(Half):
             return 0
         try:
             size = self._put_chunks(call, values)
-        except (NotSerializable, LimitExceeded):
+        except KkrpcError:
             if len(values) == 1:
                 raise
         else:
@@ -230,7 +231,7 @@ class Callee(Half):
             return self._in_use(message.id)
         passed = self.passage.functions.get(message.callback_id)
         if passed is None:
-            self._drop(message, [message.args, message.kwargs])
+            self.passage.drop(message)
             if not answered:
                 if self.passage.functions.was_known(message.callback_id):
                     return None  # a stock peer is not told of a release

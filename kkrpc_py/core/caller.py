@@ -169,13 +169,13 @@ class Caller(Half):
     def _on_chunks(self, message: m.Chunks, size: int) -> ev.Event | None:
         call = self.outgoing.get(message.id)
         if call is None:
-            self._drop(message, message.values)
+            self.passage.drop(message)
             if message.id in self._left:
                 return None
             return self._violation(f"a chunk for the unknown id {message.id!r}")
         do = self._step_caller(call, CallerEvent.CHUNKS)
         if do is not _DELIVER:
-            self._drop(message, message.values)
+            self.passage.drop(message)
             if do is Do.VIOLATION:
                 return self._violation(f"a chunk for {call.method!r} before its answer")
             return None

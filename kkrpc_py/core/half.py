@@ -114,14 +114,6 @@ class Half:
         if len(self._left) > _LEFT_STREAMS:
             del self._left[next(iter(self._left))]
 
-    def _drop(self, message: m.Chunks | m.Callback, value: Any) -> None:
-        """What a message names that nobody waits for goes back to the peer."""
-        if message.callback_ids or message.stream_ids:
-            try:
-                self.passage.restore(value, message)
-            except Exception:  # it would have been refused
-                return
-
     # What the other half, or the whole, does ---------------------------------------------------
 
     def offer(self) -> IncomingCall:

@@ -133,7 +133,11 @@ class Lowering:
     def _replacement(self, value: Any, kind: type, path: str, passing: Passing | None) -> Any:
         """What to send for one object; the object itself where nobody knows."""
         if self._encode is not None:
-            found = self._encode(value)
+            try:
+                found = self._encode(value)
+            except Exception as exc:
+                reason = f"the encode hook raised {type(exc).__name__}: {exc}"
+                raise NotSerializable(kind.__qualname__, path, reason) from exc
             if found is not NotImplemented:
                 return found
         if isinstance(value, enum.Enum):
@@ -190,6 +194,9 @@ def restored(value: Any, names: Mapping[str, Any], decode: DecodeHook | None) ->
         return names.get(value, value)
     if kind is list:
         value[:] = [item if type(item) in _PLAIN else restored(item, names, decode) for item in value]
+    elif kind is set or kind is frozenset:
+        if names and any(type(item) is str and item in names for item in value):
+            return kind(names.get(item, item) if type(item) is str else item for item in value)
     elif kind is dict:
         for key, item in value.items():
             if type(item) not in _PLAIN:
