@@ -25,7 +25,7 @@ import msgspec
 
 from kkrpc_py.channel.callbacks import LocalCallback, RemoteCallback
 from kkrpc_py.channel.instances import Instances
-from kkrpc_py.channel.issues import Path, Report, bare, explain, is_union
+from kkrpc_py.channel.issues import Path, Report, bare, explain_failed, is_union
 from kkrpc_py.channel.stream import StreamCall
 
 __all__ = ["STREAMS", "Check", "check_of"]
@@ -155,8 +155,13 @@ class _Plain(Check):
     def __call__(self, value: Any, report: Report, path: Path = ()) -> Any:
         try:
             converted = self._convert((value,), self._box).value
-        except (msgspec.ValidationError, RecursionError):
-            explain(value, self._hint, self._convert, report, path)
+        except RecursionError:
+            report.add(path, "Nested too deeply")
+            return value
+        except msgspec.ValidationError as failed:
+            before, box, after = str(failed).rpartition("`$[0]")
+            text = f"{before}`${after}" if box else after
+            explain_failed(text, value, self._hint, self._convert, report, path)
             return value
         if self._instances is not None:
             self._instances.check(converted, report, path)

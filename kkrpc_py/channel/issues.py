@@ -24,12 +24,23 @@ import msgspec
 
 from kkrpc_py.errors import ValidationIssue
 
-__all__ = ["MOST_ISSUES", "Convert", "Fields", "Path", "Report", "bare", "explain", "fields_of", "is_union"]
+__all__ = [
+    "MOST_ISSUES",
+    "Convert",
+    "Fields",
+    "Path",
+    "Report",
+    "bare",
+    "explain",
+    "explain_failed",
+    "fields_of",
+    "is_union",
+]
 
 MOST_ISSUES = 100
 """Issues that one error lists; the last of them says how many more there are."""
-_SECONDS = 0.05
-"""How long the search goes on once something was found."""
+_SECONDS = 0.1
+"""How long a call's values are looked at: once it is over, the first issue found must do."""
 _DEPTH = 64
 _SLICE = 256
 _TEXT = 200
@@ -55,7 +66,7 @@ class Report:
         self._issues: list[ValidationIssue] = []
         self._count = 0
         self._complete = True
-        self._began = 0.0
+        self._began = perf_counter()
         self._fields: dict[int, tuple[Any, Fields | None]] = {}
 
     def __bool__(self) -> bool:
@@ -67,16 +78,12 @@ class Report:
 
     def add(self, path: Path, message: str, times: int = 1) -> None:
         """Note an issue; with `times`, as many of them of which this is the one to show."""
-        if not self._count:
-            self._began = self._began or perf_counter()
         self._count += times
         if len(self._issues) < MOST_ISSUES:
             self._issues.append(ValidationIssue(tuple(map(_part, path)), _short(message)))
 
     def spent(self) -> bool:
         """Whether to look no further: what was found must do."""
-        if not self._began:
-            self._began = perf_counter()
         if perf_counter() - self._began < _SECONDS:
             return False
         self._complete = False
@@ -112,12 +119,14 @@ def explain(value: Any, hint: Any, convert: Convert, report: Report, path: Path 
     """Note everything that keeps `value` from being a `hint`; nothing if it is one."""
     try:
         convert(value, hint)
-        return
     except RecursionError:
         report.add(path, "Nested too deeply")
-        return
     except msgspec.ValidationError as exc:
-        text = str(exc)
+        explain_failed(str(exc), value, hint, convert, report, path)
+
+
+def explain_failed(text: str, value: Any, hint: Any, convert: Convert, report: Report, path: Path) -> None:
+    """The same where it is known already what msgspec says."""
     before = report.count
     if len(path) < _DEPTH and not report.spent():
         for step, child, wanted in _children(value, hint, convert, report, path):
@@ -187,14 +196,14 @@ def _children(value: Any, hint: Any, convert: Convert, report: Report, path: Pat
                 for index, (child, wanted) in enumerate(zip(value, args, strict=True)):
                     yield index, child, wanted
         elif args and _is_class_of(origin, abc.Collection):
-            yield from _items(value, args[0], convert)
+            yield from _items(value, args[0], convert, report)
 
 
-def _items(values: Any, item: Any, convert: Convert) -> Iterator[_Child]:
+def _items(values: Any, item: Any, convert: Convert, report: Report) -> Iterator[_Child]:
     """The items that are wrong, or near one that is: whole slices are passed over in one step each."""
     numbered, index = type(values) in (list, tuple), 0
     items, whole = iter(values), types.GenericAlias(list, (item,))
-    while part := list(islice(items, _SLICE)):
+    while not report.spent() and (part := list(islice(items, _SLICE))):
         if not _fits(part, whole, convert):
             for offset, value in enumerate(part):
                 yield (index + offset if numbered else None), value, item
@@ -206,7 +215,7 @@ def _entries(
 ) -> Iterator[_Child]:
     entries = iter(values.items())
     whole, only_key = types.GenericAlias(dict, (key, item)), types.GenericAlias(dict, (key, Any))
-    while part := list(islice(entries, _SLICE)):
+    while not report.spent() and (part := list(islice(entries, _SLICE))):
         if _fits(dict(part), whole, convert):
             continue
         for name, value in part:

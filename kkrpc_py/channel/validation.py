@@ -94,7 +94,7 @@ class Validator:
             return args, kwargs
         report = Report()
         converted = self._hints.taken(args, kwargs, report)
-        if report:
+        if report and any("`Undefined`" in issue.message for issue in report.issues()):
             defined = _with_no_undefined_within(args, kwargs)
             if defined is not None:
                 report = Report()
@@ -185,7 +185,7 @@ _UNCHECKED = _Parameter()
 def _with_no_undefined_within(
     args: list[Any], kwargs: dict[str, Any]
 ) -> tuple[list[Any], dict[str, Any]] | None:
-    """The arguments with what is undefined within them left out, as in JavaScript; None if there is no such."""
+    """The arguments with what is undefined within them left out; None if there is no such thing."""
     found = False
 
     def defined(value: Any) -> Any:

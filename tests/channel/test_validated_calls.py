@@ -12,9 +12,16 @@ import msgspec
 import pytest
 
 import kkrpc_py as kk
+from kkrpc_py.channel import issues
 from tests.channel.harness import linked
 
 pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture(autouse=True)
+def _time_enough(monkeypatch: pytest.MonkeyPatch) -> None:
+    # However slow the machine is.
+    monkeypatch.setattr(issues, "_SECONDS", 20.0)
 
 
 class Size(enum.Enum):
