@@ -378,14 +378,14 @@ async def test_an_iterable_whose_aiter_fails() -> None:
                 pass
 
 
-async def test_a_stream_inside_a_value_is_refused() -> None:
-    """STR-8."""
+async def test_a_stream_inside_a_value_is_refused_toward_a_stock_peer() -> None:
+    """STR-8, ARG-1."""
 
     async def inside() -> Any:
         return {"stream": Iterator(1)}
 
-    async with linked({"inside": inside}) as (_, client):
-        with pytest.raises(kk.KkrpcError, match="Iterator"):
+    async with linked({"inside": inside}, hello=False) as (_, client):
+        with pytest.raises(kk.RemoteError, match="Iterator"):
             await client.remote().inside()
 
 
