@@ -13,7 +13,7 @@ import sys
 import types
 from collections import abc
 from collections.abc import Mapping
-from typing import Any, ClassVar, Final, get_args, get_origin, get_type_hints
+from typing import Any, ClassVar, get_args, get_origin, get_type_hints
 
 import msgspec
 
@@ -135,7 +135,7 @@ def _from_value(value: Any, label: str, owner: type | None = None) -> Member:
         return _method(value.__func__, label, owner, bound=False)
     if isinstance(value, _FUNCTIONS):
         return _method(value, label, owner, bound=owner is None or not isinstance(value, types.FunctionType))
-    scope: Scope | None = value if type(value) is dict else _scope(type(value))
+    scope: Scope = value if type(value) is dict else type(value)
     if callable(value):
         return msgspec.structs.replace(_method(value, label, owner, bound=True), scope=scope)
     return Member(label, readable=True, scope=scope)
@@ -189,8 +189,6 @@ def _from_hint(hint: Any, label: str, *, data: bool = False) -> Member:
         hint = get_args(hint)[0]
     if hint is Any:
         return Member(label, open=not data, readable=True)
-    if hint in (ClassVar, Final):  # of a type that only a checker knows
-        return Member(label, readable=True)
     origin, arguments = _origin(hint), get_args(bare(hint))
     if origin is Property or origin is Writable:
         return Member(label, readable=True, value=_first(hint))
@@ -201,13 +199,12 @@ def _from_hint(hint: Any, label: str, *, data: bool = False) -> Member:
         return _answer(returned, label, Parameters(label, None))
     if origin is type and arguments and isinstance(arguments[0], type):
         return _constructor(arguments[0], label)
-    scope = _scope(origin)
-    if scope is None:
+    if not isinstance(origin, type):
         return Member(label, readable=True, value=hint)
-    call = class_attribute(scope, "__call__")
+    call = class_attribute(origin, "__call__")
     if isinstance(call, types.FunctionType) and not data:  # a class that says how it is called
-        return msgspec.structs.replace(_method(call, label, origin, bound=False), scope=scope)
-    return Member(label, readable=True, scope=scope, value=hint)
+        return msgspec.structs.replace(_method(call, label, origin, bound=False), scope=origin)
+    return Member(label, readable=True, scope=origin, value=hint)
 
 
 def _answer(hint: Any, label: str, called: Parameters, *, makes_stream: bool = False) -> Member:
@@ -264,11 +261,6 @@ def _constructor(cls: type, label: str) -> Member:
         constructs=True,
         value=cls if fields else Any,
     )
-
-
-def _scope(cls: Any) -> type | None:
-    """`cls` where the names of an API may stand in it: it was made by a class statement."""
-    return cls if isinstance(cls, type) and by_class_statement(cls) else None
 
 
 # Hints -----------------------------------------------------------------------------------
