@@ -6,7 +6,7 @@ They are values and nothing more. Which value stands for which, and when, is `su
 from __future__ import annotations
 
 import re
-from typing import Any, Final
+from typing import Any, ClassVar, Final
 
 __all__ = ["UNDEFINED", "URL", "Array", "BigInt", "Map", "Object", "RegExp", "Uint8ClampedArray", "Undefined"]
 
@@ -19,9 +19,12 @@ class Undefined:
     """The type of `UNDEFINED`, of which there is one: it is falsy, and a copy of it is itself."""
 
     __slots__ = ()
+    _one: ClassVar[Undefined | None] = None
 
     def __new__(cls) -> Undefined:
-        return globals().get("UNDEFINED") or object.__new__(cls)
+        if cls._one is None:
+            cls._one = object.__new__(cls)
+        return cls._one
 
     def __bool__(self) -> bool:
         return False

@@ -72,6 +72,8 @@ class _Way(NamedTuple):
     shown: Any
     hashed: int = 0
     """The identity of the Set or Map whose member or row this is the step to."""
+    last: bool = False
+    """Nothing comes after it there."""
 
 
 class _Note(NamedTuple):
@@ -141,7 +143,9 @@ class SuperjsonWriter:
         return {"json": json, "meta": meta} if meta else {"json": json}
 
     def fit(self, value: Any, root: str) -> Any:
-        """`value`, if superjson carries it; else raise `NotSerializable`, as `line` would."""
+        """`value`, a field of an error or its name, if superjson carries it; else raise `NotSerializable`."""
+        if root == "error" and value in FORBIDDEN:
+            raise NotSerializable("str", root, f"superjson refuses the key {value!r}")
         walk = _Walk(self._limits, self._leaves, text=True)
         notes: list[tuple[str, _Note]] = []
         walk.top(value, _Way(None, root, "{}", root), root, notes)
@@ -349,7 +353,7 @@ class _Walk:
         within: list[tuple[str, _Note]] = []
         size, height = 1, 0
         for index, pair in enumerate(value.items()):
-            row = _Way(way, str(index), "", None, id(value))
+            row = _Way(way, str(index), "", None, id(value), index == len(value) - 1)
             steps = (_Way(row, "0", ".key({})", pair[0]), _Way(row, "1", "[{}]", pair[0]))
             written = self._row(pair, room - 1, steps.__getitem__)
             rows.append(written.json)
@@ -365,7 +369,11 @@ class _Walk:
         members = list(value)
         self._check_members(members, value, way)
         found = self._row(
-            members, room, lambda index: _Way(way, str(index), "{{{}}}", members[index], id(value))
+            members,
+            room,
+            lambda index: _Way(
+                way, str(index), "{{{}}}", members[index], id(value), index == len(members) - 1
+            ),
         )
         return found._replace(note=_Note(SET, found.note.within if found.note else []))
 
@@ -485,7 +493,8 @@ def _note_moved(steps: list[_Way], moved: dict[int, int]) -> None:
     last = steps[-1]
     if _is_member(last):
         row = last if last.hashed else steps[-2]
-        moved[row.hashed] = min(int(row.key), moved.get(row.hashed, int(row.key)))
+        if not row.last:
+            moved[row.hashed] = min(int(row.key), moved.get(row.hashed, int(row.key)))
 
 
 def _refused(value: Any, way: _Way, reason: str) -> NotSerializable:
