@@ -1160,8 +1160,11 @@ def test_keyword_arguments_that_fit(path: str, count: int, names: set[str]) -> N
 @pytest.mark.parametrize(("path", "count", "names", "text"), MISFITS)
 def test_keyword_arguments_that_do_not_fit(path: str, count: int, names: set[str], text: str) -> None:
     handler = Exposed(Keywords()).find(path)
-    with pytest.raises(TypeError, match=rf"^{handler.name}\(\): .*({text})"):
+    with pytest.raises(TypeError, match=rf"{handler.name}\(\):? .*({text})"):
         handler.check(count, dict.fromkeys(names, 1))
+        # Python 3.13.0 has no objection to the one that is missing before `/` and found in `**kwargs`.
+        assert path == "shadow"
+        handler.function(**dict.fromkeys(names, 1))
 
 
 async def test_keyword_arguments_cross() -> None:
