@@ -4,7 +4,8 @@ from typing import TYPE_CHECKING
 
 from kkrpc_py.channel.call import Call, OutgoingInfo
 from kkrpc_py.channel.callbacks import LocalCallback, RemoteCallback, callback
-from kkrpc_py.channel.channel import RPCChannel, current_channel
+from kkrpc_py.channel.channel import RPCChannel
+from kkrpc_py.channel.current import current_channel
 from kkrpc_py.channel.declarations import Property, method, stream
 from kkrpc_py.channel.expose import constructible, expose, inline, namespace
 from kkrpc_py.channel.interceptors import CallContext, Interceptor, Next

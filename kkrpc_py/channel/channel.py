@@ -12,7 +12,6 @@ import functools
 import logging
 import threading
 from collections.abc import Awaitable, Callable, Iterable, Sequence
-from contextvars import ContextVar
 from types import GeneratorType, SimpleNamespace, TracebackType
 from typing import Any, ParamSpec, TypeVar, overload
 
@@ -21,6 +20,7 @@ from anyio.abc import ByteReceiveStream, TaskGroup
 
 from kkrpc_py.channel.call import CallHook, MetadataProvider, PendingCall
 from kkrpc_py.channel.callbacks import HeldCallbacks, LocalCallback, RemoteCallback
+from kkrpc_py.channel.current import current
 from kkrpc_py.channel.declarations import Property
 from kkrpc_py.channel.dispatch import INLINE_TURN, Dispatcher
 from kkrpc_py.channel.expose import Exposed
@@ -42,7 +42,7 @@ from kkrpc_py.limits import Limits
 from kkrpc_py.wire.codec import Codec
 from kkrpc_py.wire.lowering import DecodeHook, EncodeHook
 
-__all__ = ["RPCChannel", "current_channel"]
+__all__ = ["RPCChannel"]
 
 _log = logging.getLogger("kkrpc_py")
 
@@ -52,9 +52,6 @@ P = ParamSpec("P")
 _READ_BYTES = 1 << 18
 _LAST_WORDS_SECONDS = 0.5
 """What the reader has, once writing has failed, to read what the peer had sent before."""
-
-
-_current: ContextVar[RPCChannel] = ContextVar("kkrpc_py channel")
 
 
 class RPCChannel:
@@ -197,7 +194,11 @@ class RPCChannel:
         stream comes back as an async iterator to be iterated or closed.
         """
         self.check_open()
-        return await invoke_local(self._dispatcher, method, list(args), kwargs)
+        token = current.set(self)
+        try:
+            return await invoke_local(self._dispatcher, method, list(args), kwargs)
+        finally:
+            current.reset(token)
 
     async def ready(self) -> None:
         """Wait until it is known which extensions the peer knows.
@@ -283,7 +284,7 @@ class RPCChannel:
         await self._task_group.__aenter__()
         self._pool = WorkerPool(self._task_group, self.parking)
         context = contextvars.copy_context()
-        context.run(_current.set, self)
+        context.run(current.set, self)
         self.portal = Portal(self._pool, self.post, self._closed_error, context)
         self._dispatcher = Dispatcher(
             self,
@@ -403,7 +404,7 @@ class RPCChannel:
 
     async def _read(self) -> None:
         # The workers are started from here, and their handlers inherit it.
-        _current.set(self)
+        current.set(self)
         try:
             with self._reader_scope:
                 error = await self._read_until_lost()
@@ -592,8 +593,3 @@ class RPCChannel:
             with anyio.move_on_after(self.limits.hello_seconds):
                 await self._settled_event.wait()
             self.connection.give_up_hello()
-
-
-def current_channel() -> RPCChannel:
-    """The channel whose peer called the running handler. Raises LookupError outside of handlers."""
-    return _current.get()

@@ -7,15 +7,15 @@ It owns the life of such a call and of the stream that it may return; everything
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncIterator
 from typing import Any
 
 import anyio
 
+from kkrpc_py.channel.current import current
 from kkrpc_py.channel.dispatch import Dispatcher
-from kkrpc_py.channel.expose import Handler, Runs
+from kkrpc_py.channel.expose import Runs
 from kkrpc_py.channel.interceptors import CallContext, wrap
-from kkrpc_py.channel.task import checked, is_stream, settle
+from kkrpc_py.channel.task import CheckedStream, checked, is_stream, settle
 
 __all__ = ["invoke_local"]
 
@@ -38,29 +38,49 @@ async def invoke_local(dispatcher: Dispatcher, method: str, args: list[Any], kwa
             result = await dispatcher.threads.run(handler.function, *args, **kwargs)
         else:
             result = handler.function(*args, **kwargs)
-        return await settle(handler, result, dispatcher.generator_threads, method)
+        result = await settle(handler, result, dispatcher.generator_threads, method)
+        if handler.validator is not None and handler.validator.checks_chunks and is_stream(result):
+            note(result)
+            return CheckedStream(result, handler.validator, method)
+        return result
 
     returned = False
     try:
         result = await wrap(dispatcher.interceptors, ctx, innermost, note)
         if is_stream(result):
             returned = True
-            return _values(result, handler, method, streams, dispatcher)
+            return _Values(result, streams, dispatcher)
         return result
     finally:
         if not returned:
             await _close(streams, dispatcher)
 
 
-async def _values(
-    outermost: Any, handler: Handler, method: str, streams: list[Any], dispatcher: Dispatcher
-) -> AsyncIterator[Any]:
-    validator = handler.validator
-    try:
-        async for value in outermost:
-            yield value if validator is None else validator.chunks([value], method)[0]
-    finally:
-        await _close(streams, dispatcher)
+class _Values:
+    """The values of a stream, for which the channel is the current one as for the handler itself."""
+
+    def __init__(self, outermost: Any, streams: list[Any], dispatcher: Dispatcher) -> None:
+        self._iterator = aiter(outermost)
+        self._streams = [*streams, *([] if self._iterator is outermost else [self._iterator])]
+        self._dispatcher = dispatcher
+        self._channel = current.get()
+
+    def __aiter__(self) -> _Values:
+        return self
+
+    async def __anext__(self) -> Any:
+        token = current.set(self._channel)
+        try:
+            return await anext(self._iterator)
+        except BaseException:
+            await self.aclose()
+            raise
+        finally:
+            current.reset(token)
+
+    async def aclose(self) -> None:
+        streams, self._streams = self._streams, []
+        await _close(streams, self._dispatcher)
 
 
 async def _close(streams: list[Any], dispatcher: Dispatcher) -> None:

@@ -37,7 +37,18 @@ if TYPE_CHECKING:
     from kkrpc_py.channel.dispatch import Dispatcher
     from kkrpc_py.channel.validation import Validator
 
-__all__ = ["READING", "VALUES", "CallTask", "Host", "Outcome", "StreamTask", "checked", "is_stream", "settle"]
+__all__ = [
+    "READING",
+    "VALUES",
+    "CallTask",
+    "CheckedStream",
+    "Host",
+    "Outcome",
+    "StreamTask",
+    "checked",
+    "is_stream",
+    "settle",
+]
 
 _log = logging.getLogger("kkrpc_py")
 
@@ -156,7 +167,7 @@ class CallTask(msgspec.Struct, eq=False):
         validator = self.handler.validator
         if validator is not None and validator.checks_chunks and self.producer is None and is_stream(result):
             self._note_result(result)
-            return _CheckedStream(result, validator, self.call.method)
+            return CheckedStream(result, validator, self.call.method)
         return result
 
     async def _invoke(self, args: list[Any], kwargs: dict[str, Any] | None) -> Any:
@@ -364,7 +375,7 @@ class StreamTask(CallTask, eq=False):
             self._let_go()
 
 
-class _CheckedStream:
+class CheckedStream:
     """The handler's stream, each value held against the handler's annotation."""
 
     def __init__(self, iterable: Any, validator: Validator, method: str) -> None:
@@ -373,7 +384,7 @@ class _CheckedStream:
         self._iterator = aiter(iterable)
         self._validator = validator
 
-    def __aiter__(self) -> _CheckedStream:
+    def __aiter__(self) -> CheckedStream:
         return self
 
     async def __anext__(self) -> Any:

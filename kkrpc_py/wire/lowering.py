@@ -31,6 +31,9 @@ DecodeHook = Callable[[dict[Any, Any]], Any]
 _LEAVES: frozenset[type] = frozenset(
     (type(None), bool, int, float, str, bytes, bytearray, memoryview, Tensor)
 )
+_JAVASCRIPT: frozenset[type] = frozenset(
+    (js.Undefined, js.BigInt, js.Map, js.RegExp, js.URL, js.Uint8ClampedArray, js.Object, js.Array)
+)
 _LISTS: frozenset[type] = frozenset((list, tuple, set, frozenset))
 
 
@@ -140,6 +143,8 @@ class Lowering:
                 raise NotSerializable(kind.__qualname__, path, reason) from exc
             if found is not NotImplemented:
                 return found
+        if kind in _JAVASCRIPT:
+            return value  # superjson carries it, and nothing else does
         if isinstance(value, enum.Enum):
             return value.value
         if isinstance(value, msgspec.Struct):
@@ -148,10 +153,6 @@ class Lowering:
             return {field.name: getattr(value, field.name) for field in dataclasses.fields(kind)}
         if isinstance(value, tuple) and hasattr(kind, "_fields"):
             return list(value)
-        if kind is js.BigInt:
-            return int(value)
-        if kind is js.Map:
-            return dict(value)
         # Whoever has such a value has imported its library.
         pydantic: Any = sys.modules.get("pydantic")
         numpy: Any = sys.modules.get("numpy")

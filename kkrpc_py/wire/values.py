@@ -25,6 +25,7 @@ Check = Callable[[Any], "str | None"]
 """Says why a value of its type cannot be carried; None if it can."""
 
 _SMALL_INT = 2**63
+_JAVASCRIPT = "kkrpc_py.wire.js"
 _LISTS = frozenset((list, tuple))
 _SETS = frozenset((set, frozenset))
 _CONTAINERS = frozenset((dict, list, tuple, set, frozenset))
@@ -174,7 +175,7 @@ class Rules:
 
     def _refusal(self, item: Any, kind: type) -> str | None:
         if kind not in self.known:
-            return ""
+            return "superjson alone carries it" if kind.__module__ == _JAVASCRIPT else ""
         if kind is int:
             return None if abs(item) <= self.max_int else self._int_refusal(item)
         if kind is float and self.finite:

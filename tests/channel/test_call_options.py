@@ -357,3 +357,19 @@ async def test_each_connection_has_a_state_of_its_own() -> None:
         one.state.user, two.state.user = "ada", "bob"
         assert await client_of_one.remote().whose() == "ada"
         assert await client_of_two.remote().whose() == "bob"
+
+
+async def test_a_local_call_knows_its_channel() -> None:
+    class Whose:
+        async def value(self) -> Any:
+            return kk.current_channel().state.user
+
+        async def values(self) -> AsyncIterator[Any]:
+            yield kk.current_channel().state.user
+
+    async with linked(Whose()) as (server, _):
+        server.state.user = "ada"
+        assert await server.invoke_local("value") == "ada"
+        assert [value async for value in await server.invoke_local("values")] == ["ada"]
+        with pytest.raises(LookupError):
+            kk.current_channel()

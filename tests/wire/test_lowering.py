@@ -73,8 +73,6 @@ def lowered(value: Any, encode: Any = None, depth: int = 128) -> Any:
         (Row(1, Row(2, None)), [7, 1, [7, 2, None]]),
         (Pair(1, Point(2)), [1, {"x": 2, "y": None}]),
         (Model(n=1, inner=[Point(1)]), {"n": 1, "inner": [{"x": 1, "y": None}]}),
-        (js.BigInt(5), 5),
-        (js.Map({"a": Level.LOW}), {"a": 1}),
         ({Colour.RED: 1, "b": (Level.LOW, [Point(1)])}, {"red": 1, "b": (1, [{"x": 1, "y": None}])}),
         ({Level.LOW}, {1}),
         (np.float32(0.5), 0.5),
@@ -91,7 +89,7 @@ def test_what_is_known_becomes_plain(value: Any, plain: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    "value", [[1, {"a": (2, b"x")}], {1: 2}, {1, 2}, Opaque(), [Opaque()], Opaque, object]
+    "value", [[1, {"a": (2, b"x")}], {1: 2}, {1, 2}, Opaque(), [Opaque()], Opaque, object, js.BigInt(5)]
 )
 def test_what_needs_nothing_or_is_unknown_stays_the_very_same(value: Any) -> None:
     assert lowered(value) is value
