@@ -92,9 +92,9 @@ class Report:
     def issues(self) -> list[ValidationIssue]:
         """What to tell: at most `MOST_ISSUES`, and one more for what is left out."""
         more = self._count - len(self._issues)
-        if not more:
+        if self._complete and not more:
             return self._issues
-        number = f"{more}" if self._complete else f"at least {more}"
+        number = f"{more}" if self._complete else f"at least {more}" if more else "perhaps"
         return [*self._issues, ValidationIssue((), f"and {number} more")]
 
     def fields(self, hint: Any) -> Fields | None:
