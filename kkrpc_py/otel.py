@@ -160,7 +160,7 @@ class _TracedStream:
         """Close the generator within its span; one on a thread is closed by the dispatcher alone."""
         source = self._iterator if self._iterator is not None else self.__wrapped__
         try:
-            if hasattr(source, "aclose") and not isinstance(source, ThreadedGenerator):
+            if hasattr(source, "aclose") and not _runs_on_thread(self.__wrapped__):
                 await self._within(source.aclose)
         except BaseException as failure:
             self._end(failure)
@@ -175,6 +175,12 @@ class _TracedStream:
             self._ended = True
             self._span.set_attribute(CHUNKS, self._chunks)
             _end(self._span, failure)
+
+
+def _runs_on_thread(stream: Any) -> bool:
+    while (wrapped := getattr(stream, "__wrapped__", None)) is not None:
+        stream = wrapped
+    return isinstance(stream, ThreadedGenerator)
 
 
 def _nothing() -> None:

@@ -631,10 +631,20 @@ def test_a_cause_that_is_no_error_is_a_value(cause: Any) -> None:
 
 
 def test_a_cause_that_a_codec_has_made_an_error_is_the_cause() -> None:
-    inner = RemoteError("Error", "root cause")
-    found = error_from_wire(ErrorValue("ValidationError", "failed", cause=inner))
-    assert found.__cause__ is inner
-    assert error_to_wire(found).cause == {"name": "Error", "message": "root cause"}
+    inner = RemoteError(
+        "OutOfStock", "root cause", cause=RemoteError("KeyError", "x"), fields={"sku": "bolt"}
+    )
+    found = error_from_wire(ErrorValue("Error", "failed", cause=inner), ErrorRegistry([OutOfStock]))
+    assert isinstance(found.__cause__, OutOfStock)
+    assert found.__cause__.sku == "bolt"
+    assert messages(found) == ["Error: failed", "root cause", "x"]
+    assert error_to_wire(found).cause == {
+        "name": "OutOfStock",
+        "message": "root cause",
+        "cause": {"name": "KeyError", "message": "x"},
+        "sku": "bolt",
+    }
+    assert error_from_wire(ErrorValue("Error", "failed", cause=ValueError("local"))).__cause__ is None
 
 
 def test_fields_of_a_cause_that_some_codec_would_refuse_are_left_out() -> None:

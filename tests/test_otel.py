@@ -367,9 +367,10 @@ async def test_a_thread_that_is_blocked_does_not_hold_up_the_closing(traced: Tra
     before = handler_threads()
     limits = kk.Limits(cleanup_seconds=10 * BOUND)
     try:
-        async with linked(Api(), quiet=False, limits=limits, **traced.options) as (_, client):
+        async with linked(Api(), quiet=False, limits=limits, **traced.options) as (server, client):
             stream = await client.remote().blocked()
             assert await anext(stream) == 1
+            await server.aclose()
         assert len(traced.of(SpanKind.SERVER)) == 1
     finally:
         release.set()

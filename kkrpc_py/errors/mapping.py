@@ -119,8 +119,9 @@ def _exception(
 
 def _cause_from_wire(cause: Any, registry: ErrorRegistry | None, room: int) -> BaseException | None:
     """The cause as an exception, where it is an error: it has a name and a message."""
-    if isinstance(cause, Exception):  # a codec that knows errors has made it one
-        return cause
+    if isinstance(cause, RemoteError):  # a codec that knows errors has made it one, of no class of the user's
+        value = ErrorValue(cause.name, cause.message, cause.remote_traceback, cause.cause, cause.fields)
+        return _from_wire(value, registry, room)
     if not isinstance(cause, dict):
         return None
     fields = dict(cause)
