@@ -20,6 +20,8 @@ from typing import Annotated, Any, ClassVar
 import anyio.lowlevel
 import msgspec
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 import kkrpc_py as kk
 from kkrpc_py.channel.expose import Exposed
@@ -1154,3 +1156,67 @@ async def test_a_stream_is_no_property() -> None:
         for path in (client.remote().stream, client.remote().streams):
             with pytest.raises(kk.PropertyNotFound):
                 await path
+
+
+# Any value at all ---------------------------------------------------------------------------
+
+HASHABLE = st.one_of(st.none(), st.booleans(), st.integers(), st.text(max_size=3), st.binary(max_size=3))
+LEAVES = st.one_of(HASHABLE, st.floats(allow_nan=False), st.decimals(allow_nan=False), st.uuids())
+NO_DATA = st.sampled_from([print, int, os, logging.getLogger("x"), object(), MyDict()])
+
+
+def containers(inner: Any) -> Any:
+    return st.one_of(
+        st.lists(inner, max_size=3),
+        st.tuples(inner, inner),
+        st.dictionaries(HASHABLE, inner, max_size=3),
+        st.sets(HASHABLE, max_size=3),
+        st.builds(Point, inner),
+        st.builds(Tagged, inner),
+    )
+
+
+def shown(value: Any) -> tuple[Any, bool]:
+    """The plain form of a value, and whether all of it is data; written once more, as simply as can be."""
+    match value:
+        case Point():
+            return shown({"x": value.x, "y": value.y, "tags": value.tags})
+        case Tagged():
+            return shown({"type": "t", "a": value.a})
+        case list() | tuple():
+            parts = [shown(item) for item in value]
+            return type(value)(part for part, _ in parts), all(fine for _, fine in parts)
+        case dict() if type(value) is dict:
+            pairs = {key: shown(item) for key, item in value.items()}
+            return {key: part for key, (part, _) in pairs.items()}, all(fine for _, fine in pairs.values())
+        case _:
+            known = (type(None), bool, int, float, str, bytes, set, decimal.Decimal, uuid.UUID)
+            return value, type(value) in known
+
+
+def mutable_parts(value: Any) -> set[int]:
+    match value:
+        case dict():
+            return {id(value)}.union(*map(mutable_parts, value.values()))
+        case list() | tuple():
+            return ({id(value)} if isinstance(value, list) else set()).union(*map(mutable_parts, value))
+        case set():
+            return {id(value)}
+        case Point() | Tagged():
+            return mutable_parts([value.x, value.tags] if isinstance(value, Point) else [value.a])
+        case _:
+            return set()
+
+
+@given(st.recursive(st.one_of(LEAVES, LEAVES, LEAVES, NO_DATA), containers, max_leaves=8))
+def test_any_value_is_copied_whole_or_missing(value: Any) -> None:
+    expected, fine = shown(value)
+    exposed = Exposed({"api": [value]})
+    if not fine:
+        with pytest.raises(kk.PropertyNotFound):
+            exposed.read(("api",))
+        return
+    (taken,) = exposed.read(("api",))
+    assert taken == expected
+    assert type(taken) is type(expected)
+    assert not mutable_parts(taken) & mutable_parts(value)
