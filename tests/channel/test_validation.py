@@ -165,7 +165,7 @@ ID = uuid.UUID("12345678-1234-5678-1234-567812345678")
         (dict[int, str], {"1": "x"}, {1: "x"}),
         (dict[int, str], {1: "x"}, {1: "x"}),
         (dict[str, int], {"a": 1}, {"a": 1}),
-        (Literal["a", 1], 1, 1),
+        (Literal[1, 2], 1, 1),
         (Color, "red", Color.RED),
         (Color, Color.RED, Color.RED),
         (datetime.datetime, "2024-02-29T12:00:00Z", ZONED),
@@ -214,7 +214,7 @@ def test_an_argument_is_made_what_its_annotation_says(hint: Any, value: Any, exp
         (int, None, "Expected `int`, got `null`"),
         (datetime.datetime, "yesterday", "Invalid RFC3339 encoded datetime"),
         (Color, "secret", "Expected one of 'red', 'blue'"),
-        (Literal["a", 1], "secret", "Expected one of 'a', 1"),
+        (Literal["a", "b"], "secret", "Expected one of 'a', 'b'"),
         (Annotated[int, msgspec.Meta(ge=1)], 0, "Expected `int` >= 1"),
         (Annotated[list[int], msgspec.Meta(max_length=1)], [1, 2], "Expected `array` of length <= 1"),
         (tuple[int, int], [1], "Expected `array` of length 2, got 1"),
@@ -683,6 +683,9 @@ def test_what_a_class_raises_by_mistake_is_its_own_error() -> None:
         taken(Item, {"name": "broken"})
 
 
+@pytest.mark.skipif(
+    tuple(map(int, msgspec.__version__.split(".")[:2])) < (0, 22), reason="msgspec itself keeps them"
+)
 def test_a_function_that_goes_takes_what_was_learnt_with_it() -> None:
     import gc
     import weakref
