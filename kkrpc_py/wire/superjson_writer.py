@@ -56,9 +56,6 @@ _SURE: frozenset[type] = frozenset((str, bool, type(None)))
 # identity for either, and those of which Python makes one object of equal ones as it likes.
 _VALUES: frozenset[type] = frozenset((float, Undefined, bytes, tuple, frozenset))
 _SIZED: frozenset[type] = frozenset((bytes, bytearray, array.array))
-_DICTS: frozenset[type] = frozenset((dict, Object, Map))
-_LISTS: frozenset[type] = frozenset((list, tuple, Array))
-_SETS: frozenset[type] = frozenset((set, frozenset))
 
 
 class _Way(NamedTuple):
@@ -166,12 +163,18 @@ class _Walk:
         self._again = self._left
         self._letters = limits.frame
         """Of paths."""
-        self._places: dict[int | str, list[_Way]] = {}
-        """Every place of each object, in the order in which they were first seen."""
-        self._shared = False
+        self._places: dict[int | str, _Way] = {}
+        """The place of each object where it was first seen."""
+        self._shared: dict[int | str, list[_Way]] = {}
+        """All places of each that has several."""
         self._hashed = False
         self._done: dict[int, _Written] = {}
         self._above: set[int] = set()
+        self._builders: dict[type, _Build] = {
+            **dict.fromkeys((dict, Object, Map), self._dict),
+            **dict.fromkeys((list, tuple, Array), self._list),
+            **dict.fromkeys((set, frozenset), self._set),
+        }
 
     # The message ----------------------------------------------------------------------------
 
@@ -218,10 +221,12 @@ class _Walk:
             return _Written(value, None, 1, 0)
         if kind is int and -JS_MAX <= value <= JS_MAX:
             return _Written(value, None, 1, 0)
-        writer = self._leaves.writer(kind)
-        if writer is not None:
-            return self._leaf(value, kind, writer, way, room)
-        build = self._builder(value, kind, way)
+        build = self._builders.get(kind)
+        if build is None:
+            writer = self._leaves.writer(kind)
+            if writer is not None:
+                return self._leaf(value, kind, writer, way, room)
+            build = self._builder(value, kind, way)
         identity = id(value)
         if identity in self._above:
             raise _refused(value, way, "it contains itself")
@@ -276,12 +281,6 @@ class _Walk:
         return found
 
     def _builder(self, value: Any, kind: type, way: _Way) -> _Build:
-        if kind in _DICTS:
-            return self._dict
-        if kind in _LISTS:
-            return self._list
-        if kind in _SETS:
-            return self._set
         if isinstance(value, ExceptionGroup):
             raise _refused(value, way, "the exceptions in it would be lost")
         if isinstance(value, Exception):
@@ -430,17 +429,17 @@ class _Walk:
                 entry.append(self._flattened(note.within, level + 2))
 
     def _note_place(self, identity: int | str, way: _Way) -> None:
-        places = self._places.setdefault(identity, [])
-        places.append(way)
-        if len(places) > 1:
-            self._shared = True
+        first = self._places.setdefault(identity, way)
+        if first is not way:
+            self._shared.setdefault(identity, [first]).append(way)
 
     def _equalities(self) -> dict[str, list[str]]:
         """The places of each object that has several, under the one nearest to the message's top."""
         found: dict[str, list[str]] = {}
         moved: dict[int, int] = {}
-        for identity, places in self._places.items():
-            if len(places) < 2:
+        for identity in self._places if len(self._shared) > 1 else self._shared:
+            places = self._shared.get(identity)
+            if places is None:
                 continue
             ways = sorted(map(_steps, places), key=len)
             if self._hashed:
