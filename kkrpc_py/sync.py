@@ -25,13 +25,14 @@ from collections.abc import (
     Sequence,
 )
 from contextlib import AbstractAsyncContextManager
-from types import TracebackType
-from typing import Any, Generic, TypeAlias, TypeVar, Unpack, overload
+from types import SimpleNamespace, TracebackType
+from typing import Any, Generic, ParamSpec, TypeAlias, TypeVar, Unpack, overload
 
 import anyio
 
 from kkrpc_py.channel import channel as asynchronous
-from kkrpc_py.channel import current, endpoints
+from kkrpc_py.channel import endpoints
+from kkrpc_py.channel.declarations import Property
 from kkrpc_py.channel.options import ConnectOptions
 from kkrpc_py.channel.parking import current_parking
 from kkrpc_py.channel.portal import Portal, loop_threads
@@ -56,6 +57,7 @@ __all__ = [
     "wait",
 ]
 
+P = ParamSpec("P")
 T = TypeVar("T")
 
 _FORCED_SECONDS = 5.0
@@ -95,7 +97,7 @@ class Remote:
         """The same as an attribute, for names that are no Python identifiers."""
         return Remote(self._kk_channel, self._kk_target[name])
 
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+    def __call__(self, /, *args: Any, **kwargs: Any) -> Any:
         """The value, or a `Stream` where the answer is one. Raises what the asynchronous call raises."""
         return self._kk_channel._answer(self._kk_target, *args, **kwargs)
 
@@ -116,18 +118,25 @@ class Stream(Generic[T]):
     Leaving the loop early, or dropping the stream, cancels its producer. One thread reads at a time.
     """
 
-    __slots__ = ("__weakref__", "_channel", "_stream")
+    __slots__ = ("__weakref__", "_channel", "_steps", "_stream")
 
     def __init__(self, channel: Channel, stream: StreamCall[T]) -> None:
         self._channel = channel
         self._stream = stream
+        self._steps: Generator[T, None, None] | None = None
 
     def __iter__(self) -> Generator[T, None, None]:
         """The one pass over the values; a second one raises RuntimeError.
 
-        Values cross from the event loop's thread in batches: all that have arrived.
+        Values cross from the event loop's thread in batches: all that have arrived. Once `next(stream)` was
+        used, it is the values that are left.
         """
-        return self._channel.iterate(self._stream)
+        return self._channel.iterate(self._stream) if self._steps is None else self._steps
+
+    def __next__(self) -> T:
+        """The next value, for reading a stream by hand."""
+        self._steps = iter(self)
+        return next(self._steps)
 
     def result(self) -> Any:
         """The generator's return value, once the stream is complete; what nobody has read is discarded.
@@ -189,43 +198,52 @@ class Channel:
         self._channel = channel
         self._portal = portal
 
-    def _run(self, function: Callable[..., Awaitable[T]], *args: Any, **kwargs: Any) -> T:
-        if threading.get_ident() in loop_threads:
-            raise RuntimeError(
-                "a blocking call in an `async def` handler: make it a `def`, which has a thread"
-            )
+    def _run(self, function: Callable[..., Awaitable[T]], /, *args: Any, **kwargs: Any) -> T:
         return self._portal.run(function, *args, **kwargs)
 
-    def _answer(self, function: Callable[..., Awaitable[Any]], *args: Any, **kwargs: Any) -> Any:
+    def _answer(self, function: Callable[..., Awaitable[Any]], /, *args: Any, **kwargs: Any) -> Any:
         answer = self._run(function, *args, **kwargs)
         return Stream(self, answer) if type(answer) is StreamCall else answer
 
     @overload
     def remote(self) -> Any: ...
+
     @overload
-    def remote(self, api: type[T]) -> T: ...
+    def remote(self, api: Callable[..., T], /) -> T: ...
+
     def remote(self, api: Any = None) -> Any:
         """The other side's API, whose methods block: `channel.remote().math.add(1, 2)`.
 
-        `api`, a class or Protocol, is what type checkers take it for: a method that blocks is a `def`.
+        With a class, `channel.remote(API)` has its types, and what arrives is converted to them: one whose
+        methods are plain `def`, since that is what they are here.
         """
-        return Remote(self, self._channel.remote())
+        return Remote(self, self._channel.remote() if api is None else self._channel.remote(api))
 
-    def get(self, path: Any) -> Any:
+    def get(self, target: Property[T]) -> T:
         """Read a property of the other side: `channel.get(api.settings.theme)`."""
-        return self._answer(_read, _target(path))
+        found: T = self._answer(_read, _target(target))
+        return found
 
-    def set(self, path: Any, value: Any) -> None:
-        """Set a property of the other side: `channel.set(api.settings.theme, "dark")`."""
-        self._run(self._channel.set, _target(path), value)
+    def set(self, target: Property[T], value: T) -> None:
+        """Write a property of the other side: `channel.set(api.settings.theme, "dark")`."""
+        self._run(self._channel.set, _target(target), value)
 
-    def construct(self, path: Any, *args: Any, **kwargs: Any) -> Any:
-        """Make an instance of a class of the other side; its public fields."""
-        return self._answer(self._channel.construct, _target(path), *args, **kwargs)
+    def construct(self, cls: Callable[P, Any], /, *args: P.args, **kwargs: P.kwargs) -> Any:
+        """Make an instance on the other side: `channel.construct(api.Greeter, "hi")`; its public fields."""
+        return self._answer(self._channel.construct, _target(cls), *args, **kwargs)
 
-    def invoke_local(self, path: str, *args: Any, **kwargs: Any) -> Any:
-        """Call a method of this side's own API the way the peer would."""
-        return self._answer(self._channel.invoke_local, path, *args, **kwargs)
+    def invoke_local(self, method: str, /, *args: Any, **kwargs: Any) -> Any:
+        """Call a method that this side exposes as the peer would, but without the wire.
+
+        A stream comes back as a plain generator.
+        """
+        answer = self._run(self._channel.invoke_local, method, *args, **kwargs)
+        return self.iterate(answer) if hasattr(type(answer), "__aiter__") else answer
+
+    @property
+    def state(self) -> SimpleNamespace:
+        """For whatever belongs to this connection, as in the asynchronous channel."""
+        return self._channel.state
 
     def wait(self, awaitable: Awaitable[T]) -> T:
         """What `awaitable` gives, awaited on the channel's event loop."""
@@ -284,7 +302,7 @@ def current_channel() -> Channel:
 
     Raises LookupError outside of handlers.
     """
-    channel = current.current_channel()
+    channel = asynchronous.current_channel()
     return Channel(channel, channel.portal)
 
 

@@ -43,7 +43,7 @@ class Portal:
         self._errands: set[_Errand] = set()
         self._closed = False
 
-    def run(self, function: Callable[..., Awaitable[T]], *args: Any, **kwargs: Any) -> T:
+    def run(self, function: Callable[..., Awaitable[T]], /, *args: Any, **kwargs: Any) -> T:
         """What `await function(*args, **kwargs)` gives on the loop; blocks this thread until then.
 
         Raises what it raises; the error that the portal was made with, once that is closed; CallCancelled
