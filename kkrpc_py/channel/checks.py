@@ -19,6 +19,8 @@ import typing
 import uuid
 from collections import abc
 from collections.abc import Callable, Iterator
+from itertools import chain
+from operator import countOf
 from typing import Any, TypeAlias, get_args, get_origin
 
 import msgspec
@@ -123,7 +125,10 @@ def _plain_check(hint: Any, tree: Tree, instances: bool) -> Check | None:
             case _:
                 pass
     deep = Instances.of(hint) if instances else None
-    return _Plain(hint, options, _exact(tree, instances), none=_allows_none(tree), instances=deep)
+    exact = _exact(tree, instances)
+    check = _Plain(hint, options, exact, none=_allows_none(tree), instances=deep)
+    check.text_keyed = _is_text_keyed(tree)
+    return check
 
 
 _TEXT_KEYS = (msgspec.inspect.StrType, msgspec.inspect.AnyType)
@@ -132,7 +137,7 @@ _TEXT_KEYS = (msgspec.inspect.StrType, msgspec.inspect.AnyType)
 class _Plain(Check):
     """A hint that msgspec understands."""
 
-    __slots__ = ("_box", "_boxes", "_convert", "_hint", "_instances", "_scalar")
+    __slots__ = ("_box", "_boxes", "_convert", "_hint", "_instances", "_scalar", "text_keyed")
 
     def __init__(
         self,
@@ -147,6 +152,8 @@ class _Plain(Check):
         self._hint = hint
         self._instances = instances
         self._scalar = exact <= _SCALARS
+        self.text_keyed = False
+        """Any dict is right whose keys are text."""
         # msgspec reads a hint anew at every conversion, but what a Struct's fields are only once.
         self._box: Any = msgspec.defstruct("_Box", [("value", hint)], array_like=True, gc=False)
         self._boxes: Any = None
@@ -171,6 +178,8 @@ class _Plain(Check):
         exact = self.exact
         # msgspec is quicker than a look at each type, except for what it would copy.
         if exact and (len(values) < _FEW or not self._scalar) and exact.issuperset(map(type, values)):
+            return values
+        if self.text_keyed and _all_text_keyed(values):
             return values
         if self._boxes is None:
             hint = types.GenericAlias(list, (self._hint,))
@@ -245,6 +254,19 @@ _EXACT: dict[type, type] = {
     msgspec.inspect.FrozenSetType: frozenset,
     msgspec.inspect.VarTupleType: tuple,
 }
+
+
+def _is_text_keyed(tree: Tree) -> bool:
+    if type(tree) is not msgspec.inspect.DictType or type(tree.value_type) is not msgspec.inspect.AnyType:
+        return False
+    key = tree.key_type
+    return type(key) is msgspec.inspect.StrType and key == msgspec.inspect.StrType()
+
+
+def _all_text_keyed(values: list[Any]) -> bool:
+    return {dict}.issuperset(map(type, values)) and countOf(
+        map(type, chain.from_iterable(values)), str
+    ) == sum(map(len, values))
 
 
 def _exact(tree: Tree, instances: bool) -> frozenset[type]:

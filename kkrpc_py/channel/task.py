@@ -185,6 +185,11 @@ class CallTask(msgspec.Struct, eq=False):
             result = await threads.run(handler.function, *args, **kwargs)
         else:
             result = handler.function(*args, **kwargs)
+            if type(result) is types.CoroutineType:  # what most handlers are, and what most of those return
+                result = await result
+                if type(result) in VALUES:
+                    validator = handler.validator
+                    return result if validator is None else validator.result(result, self.call.method)
         threads = self.dispatcher.generator_threads
         return await settle(handler, result, threads, self.call.method, validated=self.outcome is not None)
 

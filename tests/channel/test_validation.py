@@ -9,6 +9,7 @@ import enum
 import functools
 import typing
 import uuid
+from collections import OrderedDict
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Generator, Iterator, Sequence
 from typing import TYPE_CHECKING, Annotated, Any, Generic, Literal, NamedTuple, Protocol, TypedDict, TypeVar
 
@@ -699,3 +700,18 @@ def test_a_function_that_goes_takes_what_was_learnt_with_it() -> None:
     del Local
     gc.collect()
     assert gone() is None
+
+
+@pytest.mark.parametrize("few", [1, 300])
+def test_mappings_of_anything_by_text_are_looked_at_and_not_copied(few: int) -> None:
+    async def rows() -> AsyncIterator[dict[str, Any]]:
+        yield {}
+
+    validator = Validator.of(rows, "rows")
+    assert validator is not None
+    good: list[Any] = [{"a": object(), "b": {1: 2}} for _ in range(few)]
+    assert all(given is sent for given, sent in zip(good, validator.chunks(good), strict=True))
+    for wrong in ({1: 2}, {b"a": 1}, [("a", 1)], None, OrderedDict[Any, Any]({2: 1})):
+        with pytest.raises(InvalidChunk) as caught:
+            validator.chunks([*good, wrong])
+        assert len(caught.value.valid) == few
