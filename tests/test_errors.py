@@ -22,6 +22,7 @@ from kkrpc_py.errors import (
     CallbackReleased,
     CallCancelled,
     CallTimeout,
+    ChannelClosed,
     ErrorRegistry,
     ErrorValue,
     InternalError,
@@ -813,6 +814,12 @@ class Text(str):
     __slots__ = ()
 
 
+class Unnoted(Exception):
+    @property
+    def __notes__(self) -> list[str]:
+        raise RuntimeError("no notes")
+
+
 class Unset(Exception):
     __slots__ = ("sku",)
 
@@ -838,9 +845,18 @@ def test_an_error_whose_own_code_fails_is_reported_all_the_same() -> None:
     assert error_to_wire(outer).cause["name"] == "Looks"
     assert type(error_to_wire(Curious()).message) is str
     assert error_to_wire(Unset()).fields == {}
+    assert error_to_wire(Unnoted("text"), with_traceback=True) == ErrorValue("Unnoted", "text")
     half = Unset()
     half.code = 1  # type: ignore[attr-defined]
     assert error_to_wire(half).fields == {"code": 1}
+
+
+def test_a_childs_stderr_is_not_for_the_peer() -> None:
+    lost = ChannelClosed("the child process ended", exit_code=3, stderr_tail="a secret")
+    outer = RuntimeError("outer")
+    outer.__cause__ = lost
+    assert error_to_wire(lost).message == "the child process ended (exit code 3)"
+    assert error_to_wire(outer).cause["message"] == "the child process ended (exit code 3)"
 
 
 def test_the_librarys_own_errors_say_all_in_their_text() -> None:

@@ -290,16 +290,24 @@ def _public_fields(exc: BaseException) -> dict[str, Any]:
     return fields
 
 
-def _notes(exc: BaseException) -> list[str]:
-    notes = getattr(exc, _NOTES, None)
-    if not isinstance(notes, list):
+def _all_notes(exc: BaseException) -> list[Any]:
+    try:
+        notes = getattr(exc, _NOTES, None)
+    except Exception:  # the exception's own code
         return []
+    return notes if isinstance(notes, list) else []
+
+
+def _notes(exc: BaseException) -> list[str]:
+    notes = _all_notes(exc)
     return [note for note in notes if isinstance(note, str) and not isinstance(note, _TracebackNote)][
         :MAX_NOTES
     ]
 
 
 def _text(exc: BaseException) -> str:
+    if isinstance(exc, lib.ChannelClosed):  # its child's stderr is as private as a traceback
+        exc = lib.ChannelClosed(exc.message, exit_code=exc.exit_code)
     try:
         # A KeyError's own text is the repr of its key.
         text = str(exc.args[0] if isinstance(exc, KeyError) and len(exc.args) == 1 else exc)
@@ -308,17 +316,17 @@ def _text(exc: BaseException) -> str:
     return str.__str__(text)  # a subclass of str may come from `__str__`
 
 
-def _stack(exc: BaseException) -> str:
+def _stack(exc: BaseException) -> str | None:
     """The traceback as text. What the peer sent of its own comes first, and once."""
-    notes = getattr(exc, _NOTES, None)
-    sent = (
-        next((n for n in notes if isinstance(n, _TracebackNote)), None) if isinstance(notes, list) else None
-    )
-    if sent is None:
-        return "".join(_traceback.format_exception(exc))
-    shown = _traceback.TracebackException.from_exception(exc)
-    shown.__notes__ = _notes(exc)
-    here = "".join(shown.format(chain=False))
+    sent = next((note for note in _all_notes(exc) if isinstance(note, _TracebackNote)), None)
+    try:
+        if sent is None:
+            return "".join(_traceback.format_exception(exc))
+        shown = _traceback.TracebackException.from_exception(exc)
+        shown.__notes__ = _notes(exc)
+        here = "".join(shown.format(chain=False))
+    except Exception:  # the exception's own code
+        return None
     return f"{sent.stack}\n\nThe above exception was let through by the handler that had called:\n\n{here}"
 
 
