@@ -31,7 +31,7 @@ from typing import Any, Generic, ParamSpec, TypeAlias, TypeVar, Unpack, overload
 import anyio
 
 from kkrpc_py.channel import channel as asynchronous
-from kkrpc_py.channel import endpoints
+from kkrpc_py.channel import current, endpoints
 from kkrpc_py.channel.declarations import Property
 from kkrpc_py.channel.options import ConnectOptions
 from kkrpc_py.channel.parking import current_parking
@@ -302,7 +302,7 @@ def current_channel() -> Channel:
 
     Raises LookupError outside of handlers.
     """
-    channel = asynchronous.current_channel()
+    channel = current.current_channel()
     return Channel(channel, channel.portal)
 
 
