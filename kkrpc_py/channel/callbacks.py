@@ -36,6 +36,11 @@ class CallbackHost(CallHost, Protocol):
 
     callbacks: HeldCallbacks
 
+    @property
+    def closed(self) -> bool:
+        """Nothing is sent any more."""
+        ...
+
     def on_loop(self) -> bool:
         """Whether this is the thread of the channel's event loop."""
         ...
@@ -102,6 +107,7 @@ class HeldCallbacks:
         self._most = most
         self._held: dict[str, weakref.ref[RemoteCallback[..., Any]]] = {}
         self._gone: deque[tuple[str, int]] = deque()
+        self._refused: dict[str, int] = {}
         self._posted = False
 
     def __len__(self) -> int:
@@ -112,10 +118,11 @@ class HeldCallbacks:
         known = self._held.get(id)
         found = known() if known is not None else None
         if found is None or not found._count:
-            if len(self._held) >= self._most:
-                self._give_back()  # some may be gone already
+            if len(self._held) >= self._most and self._gone:
+                self._give_back()
             if len(self._held) >= self._most and id not in self._held:
-                self.gone(id, 1)
+                self._refused[id] = self._refused.get(id, 0) + 1
+                self._post()
                 raise LimitExceeded(f"this side holds {self._most} callbacks (Limits.callbacks)")
             found = RemoteCallback(self._host, id)
             self._held[id] = weakref.ref(found)
@@ -125,13 +132,16 @@ class HeldCallbacks:
     def gone(self, id: str, count: int) -> None:
         """Nobody here holds `id` any more. It may be called by a finalizer, at any point of any thread."""
         self._gone.append((id, count))
+        self._post()
+
+    def _post(self) -> None:
         if not self._posted:
             self._posted = True
             self._host.post(self._give_back)
 
     def _give_back(self) -> None:
         self._posted = False
-        counts: dict[str, int] = {}
+        counts, self._refused = self._refused, {}
         while self._gone:
             id, count = self._gone.popleft()
             counts[id] = counts.get(id, 0) + count
@@ -139,7 +149,7 @@ class HeldCallbacks:
             held = known() if known is not None else None
             if held is None or not held._count:
                 self._held.pop(id, None)
-        if counts:
+        if counts and not self._host.closed:
             self._host.connection.give_back(counts)
             self._host.kick()
 

@@ -26,6 +26,8 @@ from kkrpc_py.wire.lowering import DecodeHook, EncodeHook, Lowering, restored
 __all__ = ["Holder", "Passage", "Streams"]
 
 _LOWERED_TYPES = 256
+_MOST_NAMED = 65_536
+"""Functions, and streams, of one message that are looked at: with more, the peer is left to itself."""
 
 _Message = TypeVar("_Message", bound=m.Message)
 
@@ -83,7 +85,7 @@ class Passage:
         self._streams = streams
         self._holder = holder
         self._lowering = Lowering(encode, limits.depth)
-        self._limits = limits
+        self._id_bytes = limits.id_bytes
 
     # On the way out ------------------------------------------------------------------------
 
@@ -108,6 +110,8 @@ class Passage:
         except BaseException:
             sending.take_back()
             raise
+        finally:
+            del refusal  # its traceback holds this frame
         return sending.sent(frame) if sending.names else frame
 
     def _lowered(self, message: _Message, sending: _Sending) -> _Message:
@@ -183,12 +187,9 @@ class Passage:
         """
         callback_ids = dict.fromkeys(message.callback_ids) if functions is not None else ()
         stream_ids = message.stream_ids if hi.STREAM_ARGUMENTS in self.agreed else ()
-        limits = self._limits
-        if len(callback_ids) > limits.callbacks or len(stream_ids) > limits.calls:
-            raise LimitExceeded(
-                "one message names more functions or streams than Limits.callbacks or Limits.calls"
-            )
-        if any(len(id) > limits.id_bytes for id in (*callback_ids, *stream_ids)):
+        if len(callback_ids) > _MOST_NAMED or len(stream_ids) > _MOST_NAMED:
+            raise LimitExceeded(f"one message names more than {_MOST_NAMED} functions or streams")
+        if any(len(id) > self._id_bytes for id in (*callback_ids, *stream_ids)):
             raise ProtocolError("the id of a callback or stream is longer than Limits.id_bytes")
         refusal: Exception | None = None
         for id in callback_ids:

@@ -36,10 +36,13 @@ async def linked(
 async def assert_quiet(*channels: kk.RPCChannel) -> None:
     """Wait until the tables of all channels are empty and no handler runs.
 
-    Between peers that agreed, nobody broke a rule; what crosses a cancel toward a stock peer is counted.
+    Between peers that agreed, nobody broke a rule and no function is held; what crosses a cancel toward a
+    stock peer is counted, and functions stay with it.
     """
     with anyio.fail_after(BOUND):
         for channel in channels:
+            if channel.connection.calls_back:
+                await until(lambda channel=channel: holds_no_function(channel))  # type: ignore[misc]
             await until(
                 lambda channel=channel: (  # type: ignore[misc]
                     not channel.connection.outgoing
@@ -50,6 +53,11 @@ async def assert_quiet(*channels: kk.RPCChannel) -> None:
             )
             if channel.connection.agreed is not None:
                 assert channel.connection.violations == 0
+
+
+def holds_no_function(channel: kk.RPCChannel) -> bool:
+    """Neither side's functions are held for the other."""
+    return not len(channel.connection.passage.functions) and not len(channel.callbacks)
 
 
 async def until(condition: Callable[[], bool]) -> None:
