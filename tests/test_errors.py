@@ -280,11 +280,9 @@ def test_an_error_of_a_registered_class_is_one_here(error: Exception, attributes
     kind = type(error)
     found = remote(error, kind)
     assert isinstance(found, kind)
-    assert (found.name, found.message, str(found)) == (
-        kind.__name__,
-        error_to_wire(error).message,
-        found.message,
-    )
+    assert (found.name, found.message) == (kind.__name__, error_to_wire(error).message)
+    assert (str(found), found.args) == (found.message, (found.message,))
+    assert repr(found) == f"{kind.__name__}({kind.__name__!r}, {found.message!r})"
     assert {name: getattr(found, name) for name in attributes} == attributes
     assert found.cause is None
     assert type(found).__module__ == kind.__module__
@@ -581,6 +579,12 @@ def test_a_chain_is_cut_in_both_directions() -> None:
     while cause is not None:
         depth, cause = depth + 1, cause.get("cause")
     assert depth == 8
+    deep: Any = 1
+    for _ in range(14):
+        deep = [deep]
+    error = chained(7)
+    vars(error.__cause__.__cause__.__cause__.__cause__)["deep"] = deep  # type: ignore[union-attr]
+    assert error_to_wire(error).cause["cause"]["cause"]["cause"]["deep"] == deep
     hostile: Any = {"name": "E", "message": "innermost"}
     for number in range(100):
         hostile = {"name": "E", "message": str(number), "cause": hostile}
