@@ -88,7 +88,7 @@ def read_stock(record: Path, version: str = "json") -> list[dict[str, Any]]:
         message = json.loads(line)
         keys = ["id", "method", "args", "type", "version"]
         if version == "superjson":
-            assert line.startswith(b'{"json":')
+            assert line.lstrip(b" ").startswith(b'{"json":')
             assert list(message) in (["json"], ["json", "meta"])
             message = message["json"]
             keys[4:4] = [key for key in ("callbackIds", "transferSlots") if key in message]
