@@ -22,6 +22,30 @@ OUTPUTS = {
     "{'tokens': 13, 'stopped': 'end'}\n",
     "cancel.py": "sample 0\nsample 1\nsample 2\nsample 3\nclosed: 1\nclosed: 2\n",
     "many_streams.py": "21 streams, 4200 items, {200} each\n",
+    "properties.py": "version 1.2 with the theme light\nthe theme is dark\n"
+    "refused: the input of 'theme' is invalid: Expected `str`, got `int`\n"
+    "refused: Property path version is not writable\n"
+    "refused: Property path secret not found at secret\n"
+    "{'text': 'hello, Ada'}\n",
+    "typed.py": "Sample(second=0, celsius=20.0) 68.0\nSample(second=1, celsius=20.5) 68.9\n"
+    "Sample(second=2, celsius=21.0) 69.8\n",
+    "validation.py": "Ada leaves on 01 March\nbook input [0, 'guest']: Missing\n"
+    "book input [0, 'arrival']: Invalid RFC3339 encoded date\nbook input [0, 'nights']: Expected `int` <= 30\n"
+    "room 101\nroom 102\nthe output of 'free_rooms' is invalid: Expected `int`, got `str`\n",
+    "errors.py": "bolt: 0 left\nbecause of KeyError('KeyError', 'bolt'), ['the ledger is of yesterday']\n"
+    "PermissionError: 1000 are too many\n",
+    "telemetry.py": "4\n3\ncaller: prices 2 chunks\ncallee: prices below it: True\n",
+    "superjson.py": "placed: datetime.datetime(2024, 2, 28, 12, 0, tzinfo=datetime.timezone.utc)\n"
+    "tags: {'gift'}\nstock: Map({1: 'apple', 2: 'pear'})\ntotal: BigInt(10)\n"
+    "pattern: RegExp('^[a-z]+$', 'i')\nnote: UNDEFINED\n"
+    "{'due': datetime.datetime(2024, 3, 1, 12, 0, tzinfo=datetime.timezone.utc), 'total': BigInt(20)}\n"
+    "date at args[0]['placed'] cannot be sent unchanged\n",
+    "options.py": "archive: ada calls search\n['boats 0', 'boats 1']\narchive: bob calls search\n['boats']\n"
+    "archive: ada calls reindex\nreindex took more than 0.2 s\narchive: told to stop\n",
+    "values.py": "2.0\n[250, 250, 250, 250]\n1/6\nobject at args[0][0]\n",
+    "sync_parent.py": "average: 6.0\ncake 1\ncake 2\ncake 3\ncake 4\noven off after [0.25, 0.5, 0.75, 1.0]\n",
+    "relay.py": "1 + 2 = 3\n3 2 1 0\n",
+    "connections.py": "hello Ada\nhello Bob\nAda Bob\nAda\n",
 }
 TESTED_BELOW = {"child.py", "unix_server.py", "unix_client.py", "node_parent.py"}
 NODE_MODULES = ROOT / "tests" / "node" / "node_modules"

@@ -341,8 +341,9 @@ class CallTask(msgspec.Struct, eq=False):
         """Close every layer's iterator, the outermost first, each within `Limits.cleanup_seconds`."""
         error: BaseException | None = None
         for stream in reversed(self.results):
-            if self.host.stopping and isinstance(stream, ThreadedGenerator):
-                stream.stop()  # a blocked one must not hold up the closing
+            source = stream.__wrapped__ if isinstance(stream, CheckedStream) else stream
+            if self.host.stopping and isinstance(source, ThreadedGenerator):
+                source.stop()  # a blocked one must not hold up the closing
                 continue
             aclose = getattr(stream, "aclose", None)
             if aclose is None:

@@ -26,6 +26,7 @@ from kkrpc_py.wire.lowering import DecodeHook, EncodeHook, Lowering, restored
 __all__ = ["Holder", "Passage", "Streams"]
 
 _LOWERED_TYPES = 256
+_TYPED_ARRAYS = frozenset(("int8", "uint8", "int16", "uint16", "int32", "uint32", "float32", "float64"))
 _MOST_NAMED = 65_536
 """Functions, and streams, of one message that are looked at: with more, the peer is left to itself."""
 
@@ -145,6 +146,10 @@ class Passage:
             self.lowered_types.add(type(value))
 
     @property
+    def superjson(self) -> bool:
+        return self._encoder.writes_superjson
+
+    @property
     def binary(self) -> bool:
         return self._encoder.cbor
 
@@ -245,7 +250,9 @@ class _Sending:
         return self.names.setdefault(name, name)
 
     def tensor(self, numpy: Any, value: Any, path: str) -> Any:
-        """CBOR keeps what a numpy array is; elsewhere it is lists."""
+        """CBOR keeps what a numpy array is, and superjson a row of numbers; elsewhere it is lists."""
+        if self._passage.superjson and value.ndim == 1 and value.dtype.name in _TYPED_ARRAYS:
+            return value
         if self._passage.pending and not self._passage.binary:
             raise NotSerializable(
                 "ndarray", path, "whether CBOR is agreed is not known yet", needs_hello=True
