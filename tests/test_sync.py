@@ -67,8 +67,8 @@ def linked(
         client.ready()
         yield server, client
         for channel in (server, client):
-            if not channel.closed:
-                until(lambda c=channel._channel.connection: not (c.outgoing or c.incoming))
+            connection = channel._channel.connection
+            until(lambda c=channel, t=connection: c.closed or not (t.outgoing or t.incoming))
             until(lambda p=channel._portal: not p._errands)
 
 
@@ -491,6 +491,16 @@ def test_the_callers_context_is_seen_by_what_runs_for_the_call() -> None:
             contextvars.copy_context().run(call, name)
         api.add(1, 2)
     assert seen == ["ada", "bob", "nobody"]
+
+
+@pytest.mark.parametrize("around", ["asyncio", "trio"])
+def test_within_somebody_elses_event_loop_it_works_as_in_a_notebook(around: str, backend: str) -> None:
+    with linked(Api(), backend=backend) as (_, client):
+
+        async def cell() -> Any:
+            return client.remote().add(1, 2), list(client.remote().countdown(2))
+
+        assert anyio.run(cell, backend=around) == (3, [2, 1, 0])
 
 
 # The life of a channel ------------------------------------------------------------------------------
