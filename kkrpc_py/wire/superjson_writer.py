@@ -293,8 +293,7 @@ class _Walk:
         return self._row(items, room, lambda index: _Way(way, str(index), "[{}]", index))
 
     def _row(self, items: Any, room: int, step: Callable[[int], _Way]) -> _Written:
-        # What stands as a key, a subclass, need not be a list to a JSON encoder.
-        json: Any = list(items) if type(items) is Array else items
+        json: Any = items
         size, height = len(items) + 1, 0
         within: list[tuple[str, _Note]] = []
         if self._text or not _SURE.issuperset(map(type, items)):
@@ -323,7 +322,7 @@ class _Walk:
         if not FORBIDDEN.isdisjoint(value):
             [key, *_] = FORBIDDEN.intersection(value)
             raise _refused(value, way, f"superjson refuses the key {key!r}; in a js.Map it may stand")
-        json = value if kind is dict else dict(value)  # as above
+        json = value
         size, height = len(value) + 1, 0
         within: list[tuple[str, _Note]] = []
         if self._text or not _SURE.issuperset(map(type, value.values())):

@@ -376,12 +376,12 @@ def test_a_chain_of_shared_values_is_no_larger_than_it_is_written() -> None:
     value: Any = []
     for _ in range(20):
         value = [value, value]
-    with pytest.raises(LimitExceeded):
+    with pytest.raises(LimitExceeded, match="is larger than"):
         write(value)
-    pair: Any = ()
+    pair: Any = (0,)
     for _ in range(20):
         pair = (pair, pair)
-    with pytest.raises(LimitExceeded):
+    with pytest.raises(LimitExceeded, match="is larger than"):
         write(pair)
 
 
@@ -494,6 +494,23 @@ def test_what_superjson_has_no_counterpart_for_is_refused(
         if "Limits" not in reason:
             assert caught.value.path == root + path
         assert not caught.value.needs_hello
+
+
+def test_a_map_takes_two_levels() -> None:
+    for lists, inner, fits in (
+        (19, {1: 2}, True),
+        (20, {1: 2}, False),
+        (20, js.Map(), True),
+        (21, js.Map(), False),
+    ):
+        value = inner
+        for _ in range(lists):
+            value = [value]
+        if fits:
+            assert places(back(value)) == places(value)
+        else:
+            with pytest.raises(NotSerializable, match=r"Limits\.depth"):
+                write(value)
 
 
 def test_nesting_up_to_the_limit_is_written_and_read() -> None:
@@ -752,15 +769,20 @@ def test_a_line_to_a_stock_peer_is_ascii() -> None:
 
 
 def test_a_message_over_the_limit_is_not_written() -> None:
+    with pytest.raises(LimitExceeded, match="the message takes 1001"):
+        write("x" * 99_900)
+    # What grows on the way is not even made.
     for value in (
-        "x" * 100_000,
         b"x" * 100_000,
         [[b"x" * 40_000] * 2],
         [0] * 60_000,
-        {"k" * 2000: [{1}] * 60},
+        {"k" * 2000: [{number} for number in range(60)]},
+        {"k" * 2000: [[]] * 60},
     ):
-        with pytest.raises(LimitExceeded):
+        with pytest.raises(LimitExceeded, match="is larger than"):
             write(value)
+    with pytest.raises(LimitExceeded, match="is larger than"):
+        encode(Request("1", "m", [[0] * 30_000], kwargs={"k": [0] * 30_000}))
 
 
 # --- what a peer may not send -----------------------------------------------------------------------------
