@@ -92,7 +92,7 @@ class Leaves:
         self._digits = limits.digits
         self._max_int = digits_bound(limits.digits)
         self.writers: dict[type, Callable[[Any], Leaf]] = {
-            int: self._write_int,
+            int: self._write_bigint,  # beyond JS_MAX, that is
             float: _write_float,
             BigInt: self._write_bigint,
             Undefined: lambda _: ("undefined", None),
@@ -130,11 +130,6 @@ class Leaves:
         elif type(name) is list and len(name) == 2 and name[0] == "typed-array" and type(name[1]) is str:
             return _read_typed(name[1], json)
         raise Unfit(f"{str(name)[:80]} is no type that is known here")
-
-    def _write_int(self, value: int) -> Leaf:
-        if -JS_MAX <= value <= JS_MAX:
-            return None, value
-        return self._write_bigint(value)
 
     def _write_bigint(self, value: int) -> Leaf:
         if abs(value) > self._max_int:

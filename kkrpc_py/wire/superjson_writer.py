@@ -299,7 +299,11 @@ class _Walk:
         if self._text or not _SURE.issuperset(map(type, items)):
             for index, item in enumerate(items):
                 kind = type(item)
-                if kind is int and -JS_MAX <= item <= JS_MAX:
+                # Numbers that are JSON's come in thousands.
+                if kind is float:
+                    if item and item - item == 0:
+                        continue
+                elif kind is int and -JS_MAX <= item <= JS_MAX:
                     continue
                 written = self._value(item, step(index), room)
                 if written.json is not item:

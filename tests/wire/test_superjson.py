@@ -468,6 +468,7 @@ REFUSED: list[tuple[Any, str, str, str]] = [
     (its_own_cause(), ".cause.cause['c']", "ValueError", "contains itself"),
     (["\ud83d\ude00"], "[0]", "str", "surrogates"),
     ({"\ud83d\ude00": 1, "x": "\ud800"}, "", "dict", "surrogates"),
+    ([js.URL("a:\ud83d\ude00")], "[0]", "URL", "surrogates"),
     ([js.Map({1: ["\ud83d\ude00"]})], "[0][1][0]", "str", "surrogates"),
     ([ValueError("\ud83d\ude00")], "[0]", "ValueError", "surrogates"),
     (nested(23), "", "list", "Limits.depth"),
@@ -496,11 +497,13 @@ def test_what_superjson_has_no_counterpart_for_is_refused(
         assert not caught.value.needs_hello
 
 
-def test_a_map_takes_two_levels() -> None:
+def test_the_levels_that_a_value_takes() -> None:
     for lists, inner, fits in (
         (19, {1: 2}, True),
         (20, {1: 2}, False),
         (20, js.Map(), True),
+        (20, b"x", True),
+        (21, b"x", False),
         (21, js.Map(), False),
     ):
         value = inner
