@@ -21,8 +21,13 @@ from typing import Any, Protocol
 
 import anyio
 import pytest
+from anyio.lowlevel import checkpoint
 
 import kkrpc_py as kk
+from kkrpc_py.channel.parking import current_parking
+from kkrpc_py.channel.portal import Portal
+from kkrpc_py.channel.threads import current_post
+from kkrpc_py.channel.workers import WorkerPool
 from kkrpc_py.transports.sockets import SocketByteStream
 
 BOUND = 20.0
@@ -315,6 +320,17 @@ def test_leaving_the_loop_stops_the_producer(backend: str) -> None:
         until(lambda: api.log == ["closed"] * 3)
 
 
+def test_what_interrupts_the_wait_for_a_value_stops_the_producer_at_once() -> None:
+    api = Api()
+    with linked(api) as (_, client):
+        values = iter(client.remote().forever())
+        next(values)
+        with pytest.raises(KeyboardInterrupt) as caught:
+            values.throw(KeyboardInterrupt())
+        until(lambda: api.log == ["closed"])  # although the traceback still holds the iterator
+        assert caught.tb is not None
+
+
 def test_a_stream_as_a_block_and_its_cancel(backend: str) -> None:
     api = Api()
     with linked(api, backend=backend) as (_, client):
@@ -501,6 +517,27 @@ def test_within_somebody_elses_event_loop_it_works_as_in_a_notebook(around: str,
             return client.remote().add(1, 2), list(client.remote().countdown(2))
 
         assert anyio.run(cell, backend=around) == (3, [2, 1, 0])
+
+
+def test_what_the_loop_has_not_begun_when_it_ends_is_not_waited_for(backend: str) -> None:
+    async def main() -> None:
+        async with anyio.create_task_group() as tasks:
+            pool = WorkerPool(tasks, current_parking())
+            closed = kk.ChannelClosed("over")
+            portal = Portal(pool, current_post(), lambda: closed, contextvars.copy_context())
+            with ThreadPoolExecutor(1) as threads:
+                begun = threads.submit(portal.run, _value)
+                while not begun.done():
+                    await checkpoint()
+                late = threads.submit(portal.wait, _value())
+                until(lambda: portal._errands)  # the loop does not run meanwhile
+                portal.close()
+                pool.close()
+                assert late.exception(BOUND) is closed
+                assert threads.submit(portal.wait, _value()).exception(BOUND) is closed
+            assert begun.result() == 3
+
+    anyio.run(main, backend=backend)
 
 
 # The life of a channel ------------------------------------------------------------------------------
