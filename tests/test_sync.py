@@ -514,7 +514,9 @@ def test_within_somebody_elses_event_loop_it_works_as_in_a_notebook(around: str,
     with linked(Api(), backend=backend) as (_, client):
 
         async def cell() -> Any:
-            return client.remote().add(1, 2), list(client.remote().countdown(2))
+            # With a timeout, for which it matters which event loop is taken for the running one.
+            api = client.remote().with_options(timeout=BOUND)
+            return api.add(1, 2), list(api.countdown(2))
 
         assert anyio.run(cell, backend=around) == (3, [2, 1, 0])
 
