@@ -1,6 +1,6 @@
 """Functions as arguments: the worker reports its progress, asks a question, and is told when to stop.
 
-Between kkrpc_py peers a call of a function gives its result. `kk.callback` says for how long it may be called.
+Between kkrpc_py peers a call of a function gives its result. `kk.callback` says how long it may be called.
 """
 
 import sys

@@ -1,7 +1,7 @@
 """Streams as arguments: an upload, and a filter through which a stream goes to the worker and back.
 
-The worker reads at its own rate, and the sender waits for it. Where the worker stops, the sender's generator is
-closed.
+The worker reads at its own rate, and the sender waits for it. Where the worker stops reading, the sender's
+generator is closed.
 """
 
 import sys
