@@ -158,7 +158,9 @@ class Connection(Caller, Callee):
     def _on_malformed(self, message: m.Malformed, size: int) -> ev.Event | None:
         """What becomes of a message whose fields are not what its type demands (MSG-4)."""
         reason = f"malformed {message.type}: {message.reason}"
-        if message.type in _ASKING:
+        self.passage.drop(message)
+        asking = message.type in _ASKING or (message.type == "callback" and self.calls_back)
+        if asking and (message.type != "callback" or message.id is not None):
             return self._refuse(message.id, message.reason) or self._violation(reason)
         event = self._violation(reason)
         if message.id is None:

@@ -15,7 +15,7 @@ from typing import Any
 
 from kkrpc_py.wire.cbor_tags import RefusedContent, TaggedTypes, evenly_hashed, frozen
 
-__all__ = ["CarefulReader", "MalformedCbor", "id_and_type"]
+__all__ = ["CarefulReader", "MalformedCbor", "skeleton"]
 
 _ITEMS = 1_000_000
 """Items that one payload may hold here: about a second."""
@@ -133,27 +133,38 @@ def _simple(info: int, argument: int) -> Any:
     raise RefusedContent(f"CBOR's simple value {argument} is not agreed on")
 
 
-def id_and_type(payload: bytes) -> tuple[Any, Any]:
-    """`id` and `type` of a message whose content was refused; None where unknown.
+def skeleton(payload: bytes) -> tuple[Any, Any, Any, Any]:
+    """`id`, `type`, `callbackIds` and `streamIds` of a message whose content was refused; None where unknown.
 
     Nothing is built but these, and nothing recursive done, so the content may be anything well-formed.
     """
     heads = _Heads(payload)
-    known: dict[str, Any] = {"id": None, "type": None}
+    known: dict[str, Any] = dict.fromkeys(("id", "type", "callbackIds", "streamIds"))
     try:
         major, _, size = heads.next()
         if major != _MAP:
-            return None, None
+            return None, None, None, None
         for _ in range(size):
             key = _scalar(heads)
-            value = _scalar(heads)
+            value = _scalars(heads) if key in ("callbackIds", "streamIds") else _scalar(heads)
             if type(key) is str and key in known:
                 known[key] = value
         if heads.at != len(payload):
-            return None, None
+            return None, None, None, None
     except (MalformedCbor, RefusedContent):
-        return None, None
-    return known["id"], known["type"]
+        return None, None, None, None
+    return known["id"], known["type"], known["callbackIds"], known["streamIds"]
+
+
+def _scalars(heads: _Heads) -> list[Any] | None:
+    """The next item if it is an array of such; anything else is passed over."""
+    at = heads.at
+    major, _, size = heads.next()
+    if major == _ARRAY:
+        return [_scalar(heads) for _ in range(size)]
+    heads.at = at
+    _scalar(heads)
+    return None
 
 
 def _scalar(heads: _Heads) -> Any:

@@ -23,7 +23,7 @@ import cbor2
 
 from kkrpc_py.limits import Limits
 from kkrpc_py.wire.arrays import Tensor, array_refusal, tagged_array
-from kkrpc_py.wire.cbor_careful import CarefulReader, MalformedCbor, id_and_type
+from kkrpc_py.wire.cbor_careful import CarefulReader, MalformedCbor, skeleton
 from kkrpc_py.wire.cbor_errors import CborError, CborRefused
 from kkrpc_py.wire.cbor_tags import RefusedContent, TaggedTypes, tagged_form
 from kkrpc_py.wire.values import Check, Rules, digits_bound, holds_unpaired_surrogate, plain_bytes
@@ -159,9 +159,9 @@ class CborReader:
         except (MalformedCbor, RecursionError, MemoryError) as error:
             raise CborError(str(error)) from None
 
-    def salvage(self, payload: bytes) -> tuple[Any, Any]:
-        """`id` and `type` of a message that `loads` refused; None where unknown."""
-        return id_and_type(payload)
+    def salvage(self, payload: bytes) -> tuple[Any, Any, Any, Any]:
+        """What can be had of a message that `loads` refused, as `JsonReader.salvage` has it."""
+        return skeleton(payload)
 
     def _semantic_reader(self, tag: int) -> Callable[[Any, bool], Any]:
         return lambda content, _immutable: self._tags.read(tag, content)

@@ -327,12 +327,15 @@ class Parser:
                 return Malformed(None, kind, _REASON_NO_ID if of_stream else _REASON_ID)
         return parser(fields, kind, id)
 
-    def malformed(self, id: Any, kind: Any, reason: str) -> Malformed | None:
+    def malformed(
+        self, id: Any, kind: Any, callback_ids: Any, stream_ids: Any, reason: str
+    ) -> Malformed | None:
         """What to make of a message of which no more than this could be read."""
         if type(kind) is not str or kind not in self._parsers:
             return None
         checked = None if id is None else self._id(id)
-        return Malformed(None if checked is _WRONG_ID else checked, kind, reason)
+        checked = None if checked is _WRONG_ID else checked
+        return Malformed(checked, kind, reason, _texts(callback_ids), _texts(stream_ids))
 
     def _id(self, id: Any) -> Id | Literal[_Wrong.ID] | None:
         """The id; None if there is none at all."""

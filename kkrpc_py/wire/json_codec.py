@@ -22,7 +22,7 @@ from kkrpc_py.errors import NotSerializable
 from kkrpc_py.limits import Limits
 from kkrpc_py.wire.values import Check, Rules, digits_bound, plain_bytes
 
-__all__ = ["BYTES_TYPES", "JsonError", "JsonLimitError", "JsonReader", "JsonWriter"]
+__all__ = ["BYTES_TYPES", "JsonError", "JsonLimitError", "JsonReader", "JsonWriter", "Skeleton"]
 
 _JS_MAX = 2**53 - 1
 # The message, its args, and the mapping in them: what every value is nested in already.
@@ -184,7 +184,7 @@ class JsonReader:
         self._long_integer = re.compile(rb"(?<![0-9.eE+-])-?[0-9]{%d,}(?![0-9.eE])" % (limits.digits + 1))
         self._any = msgspec.json.Decoder()
         self._form = self._any if form is None else msgspec.json.Decoder(form)
-        self._skeletons = msgspec.json.Decoder(_Skeleton)
+        self._skeletons = msgspec.json.Decoder(Skeleton)
 
     def loads(self, text: bytes) -> Any:
         """The value of a JSON text, bytes in kkrpc's form made bytes.
@@ -209,13 +209,16 @@ class JsonReader:
             value = _loads_unpaired(text, error)
         return _without_bytes_form(value) if marked else value
 
-    def salvage(self, text: bytes) -> tuple[Any, Any]:
-        """`id` and `type` of a message that `loads` refused for its bounds; None where unknown."""
+    def salvage(self, text: bytes) -> tuple[Any, Any, Any, Any]:
+        """`id`, `type`, `callbackIds` and `streamIds` of a message that `loads` refused for its bounds.
+
+        None where unknown.
+        """
         try:
             skeleton = self._skeletons.decode(text)
         except (msgspec.MsgspecError, ValueError, RecursionError):
-            return None, None
-        return skeleton.id, skeleton.type
+            return None, None, None, None
+        return skeleton.id, skeleton.type, *skeleton.named()
 
     def _refuse_long_number(self, text: bytes) -> None:
         run = b"0" * (self._digits + 1)
@@ -223,9 +226,27 @@ class JsonReader:
             raise JsonLimitError(f"an integer of more than Limits.digits ({self._digits}) digits")
 
 
-class _Skeleton(msgspec.Struct):
+class Skeleton(msgspec.Struct):
+    """What concerns others of a message that cannot be read."""
+
     id: str | int | None = None
     type: str | None = None
+    callbackIds: msgspec.Raw = msgspec.Raw()  # noqa: N815 - the key on the wire
+    streamIds: msgspec.Raw = msgspec.Raw()  # noqa: N815 - the key on the wire
+
+    def named(self) -> tuple[list[str], list[str]]:
+        """What it names, as far as that is lists of text."""
+        return _texts(self.callbackIds), _texts(self.streamIds)
+
+
+_decode_texts = msgspec.json.Decoder(list[str]).decode
+
+
+def _texts(raw: msgspec.Raw) -> list[str]:
+    try:
+        return _decode_texts(raw) if raw else []
+    except (msgspec.MsgspecError, ValueError, RecursionError):
+        return []
 
 
 def _deeper_than(limit: int, text: bytes) -> bool:

@@ -149,6 +149,8 @@ class Malformed(msgspec.Struct, frozen=True):
     id: Id | None
     type: str
     reason: str
+    callback_ids: tuple[str, ...] = ()
+    stream_ids: tuple[str, ...] = ()
 
 
 Message: TypeAlias = (

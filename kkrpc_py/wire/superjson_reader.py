@@ -25,6 +25,7 @@ from kkrpc_py.wire.json_codec import (
     JsonError,
     JsonLimitError,
     JsonReader,
+    Skeleton,
     _deeper_than,
     _loads_unpaired,
     _may_hold_long_number,
@@ -54,12 +55,7 @@ _ERROR_KEYS = frozenset(("name", "message", "stack", "cause"))
 
 
 class _LineSkeleton(msgspec.Struct):
-    json: _Skeleton
-
-
-class _Skeleton(msgspec.Struct):
-    id: str | int | None = None
-    type: str | None = None
+    json: Skeleton
 
 
 class SuperjsonReader:
@@ -92,7 +88,8 @@ class SuperjsonReader:
                 _Values(self._leaves, message, self._limits.depth, len(text)).apply(meta)
         except (Unfit, RecursionError) as error:
             reason = f"superjson: {error}"
-            return self._parser.malformed(message.get("id"), message.get("type"), reason) or reason
+            id, kind, functions, streams = map(message.get, ("id", "type", "callbackIds", "streamIds"))
+            return self._parser.malformed(id, kind, functions, streams, reason) or reason
         return self._parser.parse(_without_undefined(message)) or "superjson of no known type"
 
     def _loads(self, text: bytes) -> Any:
@@ -105,13 +102,13 @@ class SuperjsonReader:
         except (msgspec.MsgspecError, ValueError, RecursionError) as error:
             return _loads_unpaired(text, error)
 
-    def _salvage(self, text: bytes) -> tuple[Any, Any]:
-        """`id` and `type` of a message that passes a bound; None where unknown."""
+    def _salvage(self, text: bytes) -> tuple[Any, Any, Any, Any]:
+        """What can be had of a message that passes a bound, as `JsonReader.salvage` has it."""
         try:
             found = self._skeletons.decode(text).json
         except (msgspec.MsgspecError, ValueError, RecursionError):
-            return None, None
-        return found.id, found.type
+            return None, None, None, None
+        return found.id, found.type, *found.named()
 
 
 def _as_doubles(value: Any) -> Any:

@@ -392,7 +392,7 @@ def test_malformed_for_nobody_is_counted_msg_4() -> None:
     stream = peer.asked("q", opened_=True)
     counted(peer, *[line(id="nobody", **fields) for fields in LAST_WORDS])
     counted(peer, line(id="nobody", type="stream-chunk", args={"values": 1}))
-    counted(peer, line(id="x", type="callback", args=[]), line(type="stream-cancel"), line(type="stream-ack"))
+    counted(peer, line(type="callback", args=[]), line(type="stream-cancel"), line(type="stream-ack"))
     for n, b in [(-1, 1), (1, -1), (1.5, 1), (True, 1), ("1", 1), (None, None)]:
         counted(peer, ack("q", n, b))
     counted(peer, line(id="q", type="stream-ack"), line(id="q", type="stream-ack", args=[]))

@@ -161,8 +161,11 @@ def test_ascii_and_utf8() -> None:
 
 
 def test_what_a_refused_message_still_tells() -> None:
-    assert READER.salvage(b'{"id":"a","args":[[[1]]],"type":"get"}') == ("a", "get")
-    assert READER.salvage(b'{"id":5,"type":"get"}') == (5, "get")
-    assert READER.salvage(b'{"id":1.5,"type":"get"}') == (None, None)
-    assert READER.salvage(b'{"args":' + b"[" * 1_000_000) == (None, None)
-    assert READER.salvage(b"[1]") == (None, None)
+    nothing = (None, None, None, None)
+    assert READER.salvage(b'{"id":"a","args":[[[1]]],"type":"get"}') == ("a", "get", [], [])
+    assert READER.salvage(b'{"id":5,"type":"get"}') == (5, "get", [], [])
+    assert READER.salvage(b'{"id":5,"callbackIds":["1"],"streamIds":[1]}') == (5, None, ["1"], [])
+    assert READER.salvage(b'{"id":5,"callbackIds":' + b"[" * 900 + b"]" * 900 + b"}") == (5, None, [], [])
+    assert READER.salvage(b'{"id":1.5,"type":"get"}') == nothing
+    assert READER.salvage(b'{"args":' + b"[" * 1_000_000) == nothing
+    assert READER.salvage(b"[1]") == nothing

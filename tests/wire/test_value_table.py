@@ -12,6 +12,7 @@ import fractions
 import ipaddress
 import pathlib
 import re
+import sys
 import types
 import uuid
 import zoneinfo
@@ -174,6 +175,8 @@ TABLE: list[tuple[Any, Any, Any]] = [
     (memoryview(b"abcd")[::2], b"ac", b"ac"),
     (memoryview(b"ab").cast("c"), b"ab", b"ab"),
     (memoryview(array.array("i", [1])), REFUSED, REFUSED),
+    (array.array("i", [1, -2]), REFUSED, EXACT),
+    (array.array("w" if sys.version_info >= (3, 13) else "u", "a"), REFUSED, REFUSED),
     (memoryview(bytes(4)).cast("B", (2, 2)), REFUSED, REFUSED),
     ({"type": "Uint8Array", "data": [1]}, REFUSED, EXACT),
     ({"type": "Uint8Array", "data": (1,)}, REFUSED, {"type": "Uint8Array", "data": [1]}),
@@ -238,7 +241,7 @@ TABLE: list[tuple[Any, Any, Any]] = [
             collections.ChainMap(), types.MappingProxyType({}), types.SimpleNamespace(), range(3),
             slice(1), {}.keys(), {}.values(), iter([]), map(str, []), generator(), generator, len,
             object(), object, int, Ellipsis, NotImplemented, re.compile("a"), re,
-            pathlib.PurePath("a"), array.array("i"), Exception("x"), [msgspec.UNSET],
+            pathlib.PurePath("a"), Exception("x"), [msgspec.UNSET],
             msgspec.Raw(b"1"), msgspec.msgpack.Ext(1, b""), {"k": MyInt(1)}, {MyStr("k"): 1},
             [[Colour.RED]], (Point(1),), {Word.A}, {"a": {"b": CYCLE}}, CYCLE, DEEP,
         )
