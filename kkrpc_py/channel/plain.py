@@ -12,6 +12,7 @@ import datetime
 import enum
 import sys
 import types
+from array import array
 from typing import Any, cast
 
 import msgspec
@@ -29,6 +30,7 @@ from kkrpc_py.channel.lookup import (
 )
 from kkrpc_py.channel.writable import Writable
 from kkrpc_py.errors import NotSerializable
+from kkrpc_py.wire import js
 
 __all__ = ["fields_of", "plain"]
 
@@ -126,8 +128,12 @@ class _Copy:
             if not all(map(_is_key, members)):
                 raise _no_data(kind, path, "a member is no plain value")
             return members
-        if kind is bytearray:
-            return value.copy()
+        if kind is bytearray or kind is array:
+            return value[:]
+        if kind is js.Map or kind is js.Object:
+            return kind(self._dict(dict.copy(value), path, room, names=False))
+        if kind is js.Array:
+            return kind(self._container(list(value), list, path, room, names=False))
         if _is_late_leaf(kind):
             return value
         if issubclass(kind, enum.Enum):

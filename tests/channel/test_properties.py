@@ -14,6 +14,7 @@ import logging
 import os
 import threading
 import uuid
+from array import array
 from collections.abc import AsyncIterator, Iterator
 from typing import Annotated, Any, ClassVar
 
@@ -1220,3 +1221,25 @@ def test_any_value_is_copied_whole_or_missing(value: Any) -> None:
     assert taken == expected
     assert type(taken) is type(expected)
     assert not mutable_parts(taken) & mutable_parts(value)
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize(
+    "value",
+    [
+        {1: "a", 2: [{"b": None}]},
+        kk.js.Map({"a": 1}),
+        kk.js.BigInt(5),
+        {"deep": kk.js.Map({"m": {1, 2}})},
+        array("d", [0.5]),
+    ],
+    ids=repr,
+)
+async def test_what_a_superjson_peer_set_can_be_read_again(value: Any) -> None:
+    class Store:
+        anything: kk.Writable[Any] = kk.writable(None)
+
+    async with linked(Store(), codec="superjson") as (_, client):
+        api = client.remote()
+        await client.set(api.anything, value)
+        assert await api.anything == value
