@@ -30,7 +30,8 @@ OUTPUTS = {
     "typed.py": "Sample(second=0, celsius=20.0) 68.0\nSample(second=1, celsius=20.5) 68.9\n"
     "Sample(second=2, celsius=21.0) 69.8\n",
     "validation.py": "Ada leaves on 01 March\nbook input [0, 'guest']: Missing\n"
-    "book input [0, 'arrival']: Invalid RFC3339 encoded date\nbook input [0, 'nights']: Expected `int` <= 30\n"
+    "book input [0, 'arrival']: Invalid RFC3339 encoded date\nbook input [0, 'nights']: "
+    "Expected `int` <= 30\n"
     "room 101\nroom 102\nthe output of 'free_rooms' is invalid: Expected `int`, got `str`\n",
     "errors.py": "bolt: 0 left\nbecause of KeyError('KeyError', 'bolt'), ['the ledger is of yesterday']\n"
     "PermissionError: 1000 are too many\n",
@@ -43,6 +44,9 @@ OUTPUTS = {
     "options.py": "archive: ada calls search\n['boats 0', 'boats 1']\narchive: bob calls search\n['boats']\n"
     "archive: ada calls reindex\nreindex took more than 0.2 s\narchive: told to stop\n",
     "values.py": "2.0\n[250, 250, 250, 250]\n1/6\nobject at args[0][0]\n",
+    "callbacks.py": "convert a.png?\n1/3\nconvert secret.png?\n2/3\nconvert b.png?\n3/3\n"
+    "['A.PNG', 'B.PNG']\nheard: hello\nlisteners: 1\nlisteners: 0\n",
+    "stream_arguments.py": "upload: 3000000 bytes\n105\nthe count was closed\n1\n4\n9\n",
     "sync_parent.py": "average: 6.0\ncake 1\ncake 2\ncake 3\ncake 4\noven off after [0.25, 0.5, 0.75, 1.0]\n",
     "relay.py": "1 + 2 = 3\n3 2 1 0\n",
     "connections.py": "hello Ada\nhello Bob\nAda Bob\nAda\n",

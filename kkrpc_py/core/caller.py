@@ -35,10 +35,13 @@ class Caller(Half):
         Raises NotSerializable and LimitExceeded, and what the `encode` hook raises; then nothing was sent.
         """
         message = m.Request(id := self._new_id(), method, args)
-        try:
-            frame = self._encoder.encode(message)
-        except NotSerializable as refusal:
-            frame = self.passage.encode_lowered(message, refusal)
+        if self._lowered_methods and method in self._lowered_methods:
+            frame = self.passage.encode_lowered(message)
+        else:
+            try:
+                frame = self._encoder.encode(message)
+            except NotSerializable as refusal:
+                frame = self.passage.encode_lowered(message, refusal)
         call = self.outgoing[id] = OutgoingCall(id, method, self._greeted, owner)
         self.outbox.put(frame)
         return call

@@ -50,6 +50,7 @@ class Half:
         self._encoder = Encoder(codec, limits)
         self._decoder = Decoder(limits)
         self.passage = Passage(self._encoder, limits, self, holder, encode, decode)
+        self._lowered_methods = self.passage.lowered_methods
         self._arguments = 0
         """Streams of the peer within values that are open."""
         self._offered = 0

@@ -82,6 +82,8 @@ class Passage:
         self.decode = decode
         self.lowered_types: set[type] = set()
         """Types of whole values that had to be lowered: the next one is not tried without."""
+        self.lowered_methods: set[str] = set()
+        """The same for the arguments of calls."""
         self._encoder = encoder
         self._streams = streams
         self._holder = holder
@@ -136,6 +138,10 @@ class Passage:
         return lowered_message
 
     def _remember(self, message: m.Message) -> None:
+        if type(message) is m.Request:
+            if len(self.lowered_methods) < _LOWERED_TYPES:
+                self.lowered_methods.add(message.method)
+            return
         if type(message) is m.Chunks:
             value = message.values[0]
         elif type(message) is m.Result:
@@ -144,6 +150,9 @@ class Passage:
             return
         if not isinstance(value, (list, dict, tuple)) and len(self.lowered_types) < _LOWERED_TYPES:
             self.lowered_types.add(type(value))
+
+    def carries(self, kind: type) -> bool:
+        return self._encoder.carries(kind)
 
     @property
     def superjson(self) -> bool:
@@ -248,6 +257,9 @@ class _Sending:
         self.passed[passed.id] = passed
         name = CALLBACK_PREFIX + passed.id
         return self.names.setdefault(name, name)
+
+    def carries(self, kind: type) -> bool:
+        return self._passage.carries(kind)
 
     def tensor(self, numpy: Any, value: Any, path: str) -> Any:
         """CBOR keeps what a numpy array is, and superjson a row of numbers; elsewhere it is lists."""

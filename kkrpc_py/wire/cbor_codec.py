@@ -55,6 +55,8 @@ class CborWriter:
             items=limits.frame,
             finite=False,
         )
+        self.types = self._rules.known
+        """What is written as what it is."""
 
     def fit(self, value: Any, root: str) -> Any:
         """`value`, or what cbor2 writes in its place; `NotSerializable` if CBOR cannot carry it.

@@ -87,6 +87,12 @@ class Encoder:
         """The next message goes as superjson, which carries the types of `js` as they are."""
         return self.superjson and not self.cbor and self._codec != "json"
 
+    def carries(self, kind: type) -> bool:
+        """Whether what may be written now carries values of that type, beyond what JSON does."""
+        if self.writes_superjson:
+            return self._superjson_writer.carries(kind)
+        return self.cbor and kind in self._cbor_writer.types
+
     def encode(self, message: Message) -> bytes:
         """One whole frame.
 

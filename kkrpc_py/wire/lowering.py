@@ -47,6 +47,10 @@ class Passing(Protocol):
         """Raises NotSerializable where the peer takes none here."""
         ...
 
+    def carries(self, kind: type) -> bool:
+        """Whether the codec carries values of that type as they are."""
+        ...
+
     def tensor(self, numpy: Any, value: Any, path: str) -> Any:
         """What to send for a numpy array of numbers. Raises NotSerializable."""
         ...
@@ -135,7 +139,7 @@ class Lowering:
 
     def _replacement(self, value: Any, kind: type, path: str, passing: Passing | None) -> Any:
         """What to send for one object; the object itself where nobody knows."""
-        if self._encode is not None:
+        if self._encode is not None and not (passing is not None and passing.carries(kind)):
             try:
                 found = self._encode(value)
             except Exception as exc:

@@ -101,6 +101,10 @@ class SuperjsonWriter:
         self._limits = limits
         self._leaves = Leaves(limits)
 
+    def carries(self, kind: type) -> bool:
+        """Whether values of that type are written as what they are."""
+        return self._leaves.writer(kind) is not None or issubclass(kind, Exception)
+
     def line(self, message: dict[str, Any], *, text: bool = False) -> dict[str, Any]:
         """What to write for a message as the dialect has it; with `text`, each text was looked at too.
 

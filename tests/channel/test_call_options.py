@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -255,8 +256,11 @@ async def test_the_hook_is_told_when_a_stream_is_over() -> None:
         opened = await remote.count(100_000)
         await opened.cancel()
     assert watch.ends == [
-        ("count", "NoneType"), ("broken", "ValueError"), ("count", "CallCancelled"), ("count", "CallCancelled")
-    ]  # fmt: skip
+        ("count", "NoneType"),
+        ("broken", "ValueError"),
+        ("count", "CallCancelled"),
+        ("count", "CallCancelled"),
+    ]
 
 
 async def test_a_stream_that_ends_with_its_channel_is_over_too() -> None:
@@ -373,3 +377,102 @@ async def test_a_local_call_knows_its_channel() -> None:
         assert [value async for value in await server.invoke_local("values")] == ["ada"]
         with pytest.raises(LookupError):
             kk.current_channel()
+
+
+# Hooks for values ----------------------------------------------------------------------------------
+
+
+class Money:
+    def __init__(self, cents: int) -> None:
+        self.cents = cents
+
+
+def encode(value: Any) -> Any:
+    return {"$money": value.cents} if isinstance(value, Money) else NotImplemented
+
+
+def decode(mapping: dict[Any, Any]) -> Any:
+    return Money(mapping["$money"]) if "$money" in mapping else mapping
+
+
+@pytest.mark.parametrize("codec", ["json", "cbor", "superjson"])
+async def test_hooks_reach_arguments_results_chunks_and_return_values(codec: Any) -> None:
+    class Till:
+        async def double(self, deep: Any, *, extra: Any = None) -> Any:
+            return {"is": [Money(deep["total"].cents * 2)], "extra": extra}
+
+        def parts(self, total: Any, n: int) -> Any:
+            for _ in range(n):
+                yield Money(total.cents // n)
+            return Money(total.cents % n)
+
+    async with linked(Till(), codec=codec, encode=encode, decode=decode) as (_, client):
+        api = client.remote()
+        answer = await api.double({"total": Money(5)}, extra=[Money(1)])
+        assert (answer["is"][0].cents, answer["extra"][0].cents) == (10, 1)
+        stream = await api.parts(Money(1003), 10)
+        assert [part.cents async for part in stream] == [100] * 10
+        assert (await stream).cents == 3
+
+
+async def test_the_hook_is_asked_only_for_what_the_codec_has_not() -> None:
+    asked: list[Any] = []
+
+    def ask(value: Any) -> Any:
+        asked.append(type(value))
+        return encode(value)
+
+    class Echo:
+        async def echo(self, value: Any) -> Any:
+            return len(value)
+
+    when = datetime.datetime.now(datetime.UTC)
+    async with linked(Echo(), encode=ask) as (_, client):
+        assert await client.remote().echo([when, Money(1), {2: 3}]) == 3
+    assert asked == [Money]
+    asked.clear()
+    async with linked(Echo(), encode=ask, codec="json") as (_, client):
+        with pytest.raises(kk.NotSerializable):
+            await client.remote().echo([when])
+    assert asked == [datetime.datetime]
+
+
+async def test_a_hook_that_raises_costs_its_call_alone() -> None:
+    def broken_encode(value: Any) -> Any:
+        raise RuntimeError("no idea")
+
+    def broken_decode(mapping: dict[Any, Any]) -> Any:
+        if "bad" in mapping:
+            raise ValueError("a bad mapping")
+        return mapping
+
+    class Bad:
+        async def give(self) -> Any:
+            return {"bad": 1}
+
+        async def object(self) -> Any:
+            return Money(1)
+
+        async def stream(self) -> AsyncIterator[Any]:
+            yield {"good": 1}
+            yield {"bad": 1}
+
+        async def add(self, a: int, b: int) -> int:
+            return a + b
+
+    async with linked(Bad(), encode=broken_encode, decode=broken_decode) as (_, client):
+        api = client.remote()
+        with pytest.raises(kk.NotSerializable, match="RuntimeError: no idea"):
+            await api.add(Money(1), 2)
+        with pytest.raises(kk.RemoteError, match="RuntimeError: no idea"):
+            await api.object()
+        with pytest.raises(ValueError, match="a bad mapping"):
+            await api.add({"bad": 1}, 2)
+        with pytest.raises(kk.ProtocolError, match="a bad mapping"):
+            await api.give()
+        seen = []
+        with pytest.raises(kk.ProtocolError, match="a bad mapping"):
+            async for value in api.stream():
+                seen.append(value)
+        assert seen in ([], [{"good": 1}])  # both may have come in one frame
+        assert await api.add(1, 2) == 3
