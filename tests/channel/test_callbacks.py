@@ -15,7 +15,7 @@ import logging
 import random
 import threading
 import weakref
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from typing import Any
 
 import anyio
@@ -52,6 +52,12 @@ class Job:
 
 class Struct(msgspec.Struct):
     on_done: Any
+
+
+@dataclasses.dataclass
+class AnnotatedJob:
+    on_part: Callable[[int], Awaitable[int]]
+    parts: AsyncIterator[int]
 
 
 class API:
@@ -187,6 +193,43 @@ async def test_a_function_at_any_depth(value: Callable[[Any], Any], path: tuple[
 async def test_a_function_as_a_keyword_argument() -> None:
     async with linked(API()) as (_, client):
         assert await client.remote().named(on_done=lambda what: [what]) == ["named"]
+
+
+@pytest.mark.parametrize("codec", ["auto", "json", "cbor", "superjson"])
+async def test_in_every_codec(codec: Any) -> None:
+    class Mixed:
+        async def mixed(self, value: dict[str, Any]) -> dict[str, Any]:
+            return {"sum": await value["f"](value["n"]), "f": value["f"], "s": value["s"]}
+
+    async def numbers() -> Any:
+        yield 1
+        yield 2
+
+    async with linked(Mixed(), codec=codec) as (_, client):
+        answer = await client.remote().mixed({"n": 2**40, "f": lambda n: n + 1, "s": numbers()})
+        assert answer["sum"] == 2**40 + 1
+        assert await answer["f"](1) == 2
+        assert [value async for value in answer["s"]] == [1, 2]
+        del answer
+
+
+async def test_annotated_handlers_get_functions_and_streams() -> None:
+    class Annotated:
+        async def job(self, job: AnnotatedJob, more: list[Callable[[int], Awaitable[int]]]) -> list[int]:
+            return [
+                *[await job.on_part(part) async for part in job.parts],
+                *[await function(0) for function in more],
+            ]
+
+    async with linked(Annotated()) as (_, client):
+        api = client.remote()
+        job = AnnotatedJob(lambda n: n * 10, iter([1, 2]))
+        assert await api.job(job, [lambda n: n + 5]) == [10, 20, 5]
+        for wrong in ({"on_part": 1, "parts": []}, {"on_part": lambda n: n, "parts": lambda: None}):
+            with pytest.raises(kk.ValidationFailed):
+                await api.job(wrong, [lambda n: n])
+        with pytest.raises(kk.ValidationFailed):
+            await api.job(AnnotatedJob(lambda n: n, iter([1])), [iter([1])])
 
 
 async def test_functions_in_results_chunks_and_return_values() -> None:
@@ -554,6 +597,8 @@ async def test_a_call_keeps_its_callback_until_it_is_sent() -> None:
         await api.keep(log)
         server_api: Any = server._exposed._api
         held.append(server_api.kept.pop()("later"))
+        for _ in range(20):
+            await checkpoint()
         await assert_tables(server, client, 1)
         await held.pop()
         assert log.entries == ["later"]
