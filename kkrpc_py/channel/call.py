@@ -167,7 +167,8 @@ def invoke(
     if options is None and host.metadata is None and host.on_call is None:
         if host.timeout is None:
             return _exchange(host, method, args, on_stream, question)
-        return _exchange_within(host.timeout, host, method, args, on_stream, question)
+        exchange = functools.partial(_exchange, host, method, args, on_stream, question)
+        return _within(host.timeout, method, exchange)
     return _exchange_with(host, method, args, on_stream, options or _NO_OPTIONS, question)
 
 
@@ -200,18 +201,14 @@ async def _exchange_with(
         receiver.convert_result = options.result
         return on_stream(receiver)
 
+    async def exchange() -> Any:
+        return await _exchange(
+            host, method, args, opened, await _with_metadata(host, question, info.metadata)
+        )
+
     try:
-        if info.metadata and isinstance(question.message, Request | Construct):
-            if host.connection.pending:
-                await host.settled()
-            if host.connection.takes_metadata:
-                message = msgspec.structs.replace(question.message, meta=info.metadata)
-                question = Question(message, question.name, question.kind)
         timeout = host.timeout if options.timeout is UNSET else options.timeout
-        if timeout is None:
-            answer = await _exchange(host, method, args, opened, question)
-        else:
-            answer = await _exchange_within(timeout, host, method, args, opened, question)
+        answer = await (exchange() if timeout is None else _within(timeout, method, exchange))
         if options.result is not None and not streamed:
             answer = options.result(answer)
     except BaseException as exc:
@@ -242,16 +239,21 @@ def _tell_of_stream(
     _tell(over, failure)
 
 
-async def _exchange_within(
-    timeout: float,
-    host: CallHost,
-    method: str,
-    args: list[Any],
-    on_stream: OnStream,
-    question: Question | None,
-) -> Any:
+async def _with_metadata(host: CallHost, question: Question, metadata: dict[str, Any]) -> Question:
+    """The question with what goes along, where the peer takes it; whether it does is waited for."""
+    if not metadata or not isinstance(question.message, Request | Construct):
+        return question
+    if host.connection.pending:
+        await host.settled()
+    if not host.connection.takes_metadata:
+        return question
+    message = msgspec.structs.replace(question.message, meta=metadata)
+    return Question(message, question.name, question.kind)
+
+
+async def _within(timeout: float, method: str, exchange: Callable[[], Coroutine[Any, Any, Any]]) -> Any:
     with anyio.move_on_after(timeout):
-        return await _exchange(host, method, args, on_stream, question)
+        return await exchange()
     raise CallTimeout(method, timeout)
 
 

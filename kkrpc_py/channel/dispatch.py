@@ -124,8 +124,12 @@ class Dispatcher:
             self._answer_cancel(call)
             return
         if passed.handler is None:
-            passed.handler = Handler(passed.function)
-            if type(passed.function).__module__.startswith("kkrpc_py."):
+            try:
+                passed.handler = Handler(passed.function)
+            except Exception as exc:  # what the object says of itself is its own code
+                self._refuse(call, exc)
+                return
+            if str(type(passed.function).__module__).startswith("kkrpc_py."):
                 passed.handler.validator = None  # it only hands the call on, and so are its annotations
             if passed.handler.runs is Runs.ON_THREAD and self.callback_threads is None:
                 passed.handler.runs, passed.handler.inline, passed.handler.at_once = Runs.ON_LOOP, True, True

@@ -45,6 +45,7 @@ class Handler:
     """A callable that the peer may call, and what was found out about it once."""
 
     __slots__ = (
+        "_bound_names",
         "_signature",
         "at_once",
         "function",
@@ -66,7 +67,9 @@ class Handler:
         from kkrpc_py.channel.validation import Validator  # a program that only describes an API needs none
 
         plain: Any = function
+        bound_names: set[str] = set()
         while type(plain) is functools.partial:
+            bound_names.update(plain.keywords)
             plain = plain.func
         known = issubclass(type(plain), FUNCTIONS)
         # An instance with a `__call__` is as good as a method; what it says of itself is not asked.
@@ -87,6 +90,7 @@ class Handler:
         self.sink_index: int | None = None
         """Where the sink stands among the positional parameters; None: it is keyword-only."""
         self.least, self.most = 0, -1
+        self._bound_names = frozenset(bound_names)
         self._signature: inspect.Signature | None = None
         """What the peer's arguments are bound to: without the sink."""
         self.validator: Validator | None = Validator.of(
@@ -106,6 +110,7 @@ class Handler:
         handler.inline = handler.at_once = True
         handler.least = handler.most = count
         handler.sink = handler.sink_index = handler._signature = handler.validator = None
+        handler._bound_names = frozenset()
         return handler
 
     def _read_signature(self, signature: inspect.Signature, called: Any) -> None:
@@ -148,8 +153,11 @@ class Handler:
             raise TypeError(f"{self.name}() takes {wanted} positional arguments; given: {count}")
 
     def _check_names(self, count: int, kwargs: Mapping[str, Any]) -> None:
-        if self.sink is not None and self.sink in kwargs:
-            raise TypeError(f"{self.name}(): got an unexpected keyword argument {self.sink!r}")
+        declared = self._signature.parameters if self._signature is not None else {}
+        for name in kwargs:
+            # What a partial has bound is settled, and what begins with an underscore is nobody's business.
+            if name == self.sink or name in self._bound_names or (name.startswith("_") and name in declared):
+                raise TypeError(f"{self.name}(): got an unexpected keyword argument {name!r}")
         if self._signature is None:
             return
         try:

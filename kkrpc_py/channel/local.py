@@ -16,6 +16,7 @@ from kkrpc_py.channel.dispatch import Dispatcher
 from kkrpc_py.channel.expose import Runs
 from kkrpc_py.channel.interceptors import CallContext, wrap
 from kkrpc_py.channel.task import CheckedStream, checked, is_stream, settle
+from kkrpc_py.channel.threads import ThreadedGenerator
 
 __all__ = ["invoke_local"]
 
@@ -77,6 +78,13 @@ class _Values:
             raise
         finally:
             current.reset(token)
+
+    def __del__(self) -> None:
+        # A generator of a thread's waits there to be stopped; others are the event loop's to finish.
+        for stream in self._streams:
+            source = getattr(stream, "__wrapped__", stream)
+            if isinstance(source, ThreadedGenerator):
+                source.stop()
 
     async def aclose(self) -> None:
         streams, self._streams = self._streams, []

@@ -16,7 +16,7 @@ from typing import Any
 import anyio
 from anyio.lowlevel import checkpoint_if_cancelled, current_token
 
-from kkrpc_py.errors import CallCancelled
+from kkrpc_py.errors import CallCancelled, ChannelClosed
 
 __all__ = ["Post", "ThreadScope", "ThreadedGenerator", "Threads", "current_post", "thread_scope"]
 
@@ -41,6 +41,10 @@ def current_post() -> Post:
             pass
 
     return post
+
+
+Job = Callable[[bool], None]
+"""Called with True on a thread of its own; with False, wherever that is, where there will be none."""
 
 
 class ThreadScope:
@@ -94,14 +98,17 @@ class Threads:
         self._waiting = 0
         self.post = post
         self._lock = threading.Condition()
-        self._jobs: deque[Callable[[], None]] = deque()
+        self._jobs: deque[Job] = deque()
         self._count = 0
         self._idle = 0
         self._closed = False
 
-    def submit(self, job: Callable[[], None]) -> None:
+    def submit(self, job: Job) -> None:
         """Run `job`, which must not raise, on a thread as soon as one is free."""
         with self._lock:
+            if self._closed:
+                job(False)
+                return
             self._jobs.append(job)
             if self._idle >= len(self._jobs):
                 self._lock.notify()
@@ -121,7 +128,7 @@ class Threads:
             if len(self._jobs) > self._idle and self._count < self._allowed():
                 self._start()
 
-    def _withdraw(self, job: Callable[[], None]) -> None:
+    def _withdraw(self, job: Job) -> None:
         """Forget a job that no thread has taken: nobody waits for it any more."""
         with self._lock:
             if job in self._jobs:
@@ -130,8 +137,11 @@ class Threads:
     def close(self) -> None:
         with self._lock:
             self._closed = True
+            dropped = list(self._jobs)
             self._jobs.clear()
             self._lock.notify_all()
+        for job in dropped:
+            job(False)
 
     def _work(self) -> None:
         while True:
@@ -145,7 +155,7 @@ class Threads:
                     self._lock.wait()
                     self._idle -= 1
                 job = self._jobs.popleft()
-            job()
+            job(True)
             del job  # and what it holds, before the wait for the next
 
     async def run(self, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
@@ -156,8 +166,10 @@ class Threads:
         scope = ThreadScope(self._lend if self._spare else None)
         context.run(thread_scope.set, scope)
 
-        def job() -> None:
+        def job(runs: bool) -> None:
             try:
+                if not runs:
+                    raise ChannelClosed
                 outcome.extend((True, context.run(function, *args, **kwargs)))
             except BaseException as exc:
                 outcome.extend((False, exc))
@@ -248,9 +260,11 @@ class ThreadedGenerator:
             error, self._error = self._error, None
             raise error
 
-    def _run(self) -> None:
+    def _run(self, runs: bool) -> None:
         error: BaseException | None = None
         try:
+            if not runs:
+                raise ChannelClosed
             self._context.run(self._iterate)
         except BaseException as exc:
             error = exc

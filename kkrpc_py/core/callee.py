@@ -191,13 +191,17 @@ class Callee(Half):
         arguments = type(message) is not m.Callback
         return self.passage.restore(message.args, message, arguments=arguments), message.kwargs
 
-    def _begin(self, id: m.Id | None, method: str, size: int) -> IncomingCall | None:
+    def _begin(
+        self, id: m.Id | None, method: str, size: int, *, answered: bool = True
+    ) -> IncomingCall | None:
         """Enter a call of the peer; None: it is one too many, and has been told so (CALL-7)."""
         if self._incoming_bytes + size > self.limits.call_bytes:
-            self._put(m.Failure(id, error_to_wire(LimitExceeded("too large calls at once (call_bytes)"))))
+            if answered:
+                self._put(m.Failure(id, error_to_wire(LimitExceeded("too large calls at once (call_bytes)"))))
             return None
         if len(self.incoming) - self._offered + self._anonymous >= self.limits.calls:
-            self._put(m.Failure(id, error_to_wire(LimitExceeded("too many calls at once (calls)"))))
+            if answered:
+                self._put(m.Failure(id, error_to_wire(LimitExceeded("too many calls at once (calls)"))))
             return None
         call = IncomingCall(id, method, self._agreed if self._agreed is not None else NOTHING, size)
         self._incoming_bytes += size
@@ -246,7 +250,8 @@ class Callee(Half):
                 return self._violation(f"a call of a callback that cannot be read: {exc}")
             self._put(m.Failure(message.id, error_to_wire(exc)))
             return None
-        call = self._begin(message.id if answered else None, f"callback {passed.id}", size)
+        name = f"callback {passed.id}"
+        call = self._begin(message.id if answered else None, name, size, answered=answered)
         if call is None:
             return self._violation("more calls at once than Limits.calls or Limits.call_bytes")
         call.silent = not answered

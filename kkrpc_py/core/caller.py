@@ -76,11 +76,9 @@ class Caller(Half):
         """Call a function of the peer and wait for nothing (CBK-4); raises as `call` does."""
         if kwargs and not self.calls_back:
             raise NotSerializable("dict", "kwargs", "a stock peer takes positional arguments alone")
-        # An id that nobody waits for: the answer of a peer that gives one is not missed.
-        id = self._new_id()
+        # A peer that answers callbacks answers those alone that have an id; a stock one looks at none.
+        id = None if self.calls_back or self.pending else self._new_id()
         self.outbox.put(self.passage.encode(m.Callback(id, callback_id, args, kwargs=kwargs or None)))
-        if self.calls_back:
-            self._leave(id)
 
     def give_back(self, counts: dict[str, int]) -> None:
         """Say that this side holds these functions of the peer no more (CBK-6)."""

@@ -197,12 +197,12 @@ def restored(value: Any, names: Mapping[str, Any], decode: DecodeHook | None) ->
     kind = type(value)
     if kind is str:
         return names.get(value, value)
-    if kind is list:
+    if kind is list or kind is js.Array:
         value[:] = [item if type(item) in _PLAIN else restored(item, names, decode) for item in value]
     elif kind is set or kind is frozenset:
         if names and any(type(item) is str and item in names for item in value):
             return kind(names.get(item, item) if type(item) is str else item for item in value)
-    elif kind is dict:
+    elif kind is dict or kind is js.Map or kind is js.Object:
         for key, item in value.items():
             if type(item) not in _PLAIN:
                 value[key] = restored(item, names, decode)

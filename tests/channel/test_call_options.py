@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import datetime
+import functools
+import gc
+import threading
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -10,7 +13,8 @@ import anyio
 import pytest
 
 import kkrpc_py as kk
-from tests.channel.harness import BOUND, Log, linked, until
+from kkrpc_py.transports.memory import memory_byte_streams
+from tests.channel.harness import BOUND, Log, handler_threads, linked, threads_gone, until
 
 pytestmark = pytest.mark.anyio
 
@@ -476,3 +480,104 @@ async def test_a_hook_that_raises_costs_its_call_alone() -> None:
                 seen.append(value)
         assert seen in ([], [{"good": 1}])  # both may have come in one frame
         assert await api.add(1, 2) == 3
+
+
+# What a review has found ----------------------------------------------------------------------------
+
+
+async def test_a_timeout_covers_the_wait_for_the_hello() -> None:
+    with anyio.fail_after(BOUND):
+        one, other = memory_byte_streams()
+        async with kk.RPCChannel(one) as channel, other:  # nobody answers
+            began = anyio.current_time()
+            with pytest.raises(kk.CallTimeout):
+                await channel.remote().f.with_options(timeout=0.05, metadata={"a": 1})()
+            assert anyio.current_time() - began < channel.limits.hello_seconds / 2
+
+
+async def test_a_call_that_is_cancelled_before_it_begins_leaves_no_coroutine() -> None:
+    async with linked(API(), timeout=5) as (_, client):
+        for call in (client.remote().add(1), client.remote().add.with_options(timeout=1)(1)):
+            with anyio.CancelScope() as scope:
+                scope.cancel()
+                await call
+        gc.collect()
+
+
+async def test_a_local_sync_generator_that_is_dropped_gives_its_thread_back() -> None:
+    class Threads:
+        def numbers(self) -> Any:
+            yield from range(1_000_000)
+
+    before = handler_threads()
+    async with linked(Threads(), limits=kk.Limits(threads=2)) as (server, client):
+        for _ in range(5):
+            async for _ in await server.invoke_local("numbers"):
+                break
+        assert [n async for n in StopAfter(client.remote().numbers(), 3)] == [0, 1, 2]
+    await threads_gone(before)
+
+
+class StopAfter:
+    """The first values of a stream, which is then dropped."""
+
+    def __init__(self, stream: Any, count: int) -> None:
+        self._stream = aiter(stream)
+        self._left = count
+
+    def __aiter__(self) -> StopAfter:
+        return self
+
+    async def __anext__(self) -> Any:
+        self._left -= 1
+        if self._left < 0:
+            await self._stream.aclose()
+            raise StopAsyncIteration
+        return await anext(self._stream)
+
+
+async def test_a_local_call_that_waits_for_a_thread_ends_with_the_channel() -> None:
+    release = threading.Event()
+
+    class Blocked:
+        def block(self) -> None:
+            release.wait(BOUND)
+
+    raised: list[BaseException] = []
+    try:
+        with anyio.fail_after(BOUND):
+            async with kk.memory_pair(Blocked(), limits=kk.Limits(threads=1)) as (server, client):
+                async with anyio.create_task_group() as tasks:
+
+                    async def remote() -> None:
+                        with pytest.raises(kk.ChannelClosed):
+                            await client.remote().block()
+
+                    async def local() -> None:
+                        try:
+                            await server.invoke_local("block")
+                        except kk.ChannelClosed as error:
+                            raised.append(error)
+
+                    tasks.start_soon(remote)
+                    await until(lambda: bool(server._threads._count))
+                    tasks.start_soon(local)
+                    await until(lambda: bool(server._threads._jobs))
+                    await server.aclose()
+    finally:
+        release.set()
+    assert len(raised) == 1
+
+
+async def test_the_peer_cannot_name_what_is_settled_or_private() -> None:
+    def read(name: str, root: str = "/", _internal: int = 0) -> str:
+        return root + name
+
+    async with linked({"read": functools.partial(read, root="/jail/"), "plain": read}) as (_, client):
+        api = client.remote()
+        assert await api.read("x") == "/jail/x"
+        assert await api.plain("x", root="/a/") == "/a/x"
+        with pytest.raises(TypeError, match="root"):
+            await api.read("x", root="/")
+        with pytest.raises(TypeError, match="_internal"):
+            await api.plain("x", _internal=1)

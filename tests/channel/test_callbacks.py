@@ -470,7 +470,8 @@ async def test_notices_that_fail_harm_nobody() -> None:
         async with linked(Careless()) as (_, client):
             await client.remote().tell(failing)
             assert log.entries == [1, 2]
-    assert ["was not called" in line for line in lines] == [True]
+    assert ["was not called" in line for line in lines] == [True, False, False]
+    assert ["does not wait for it" in line for line in lines] == [False, True, True]
 
 
 @contextlib.contextmanager

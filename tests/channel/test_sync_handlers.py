@@ -212,17 +212,22 @@ async def test_a_call_cancelled_while_it_waits_for_a_thread_never_runs() -> None
 
 async def test_a_generator_cancelled_while_it_waits_for_a_thread_never_runs() -> None:
     api = API()
-    limits = kk.Limits(threads=1, cleanup_seconds=0.5)
-    async with linked(api, limits=limits) as (server, client):
+    async with linked(api, limits=kk.Limits(threads=1, cleanup_seconds=0.5)) as (server, client):
+        first = await client.remote().endless()
+        await anext(first)  # it has the only thread of generators, and keeps it
+        second = await client.remote().endless()
+        cancelled = anyio.Event()
+
+        async def cancel() -> None:
+            await second.cancel()
+            cancelled.set()
+
         async with anyio.create_task_group() as tg:
-            tg.start_soon(client.remote().blocked, 1)
-            await until(lambda: api.running == 1)
-            stream = await client.remote().endless()
-            await stream.cancel()
-            await until(lambda: len(server.connection.incoming) == 1)
-            api.release.set()
-        assert await client.remote().add(1, 1) == 2
-        assert "finally" not in api.log.entries
+            tg.start_soon(cancel)
+            await until(lambda: any(call.stopping() for call in server.connection.incoming.values()))
+            await first.cancel()
+            await cancelled.wait()
+        assert api.log.entries.count("finally") == 1
 
 
 async def test_the_context_of_the_call_reaches_the_thread() -> None:
