@@ -30,7 +30,8 @@ class Limits:
     calls: int = 16_384
     """Calls and streams of the peer that run here at once; one more is refused (CALL-7)."""
     call_bytes: int = 256 * _MIB
-    """Frames of the calls of the peer that run here at once; one more is refused (CALL-7)."""
+    """Frames of the calls of the peer that run here at once; one more is refused (CALL-7). And as much again
+    for frames of the peer's streams within values that lie here unread (ARG-5)."""
     callbacks: int = 65_536
     """Functions of this side that the peer holds, and of the peer that this side does; more are refused
     (CBK-7)."""

@@ -212,6 +212,7 @@ class StreamReceiver:
         self.values.clear()
         self._frames = None
         self._held = None
+        self.host.connection.unread(self.call)
         if self.ended:
             return False
         self._over(self.cancellation())

@@ -102,13 +102,22 @@ class Caller(Half):
                 self._leave(call.id)
         return confirms
 
+    def unread(self, call: OutgoingCall) -> None:
+        """What has arrived of `call` and was not taken is dropped."""
+        if call.argument:
+            self._argument_bytes -= call.buffered
+            call.buffered = 0
+
     def taken(self, call: OutgoingCall, chunks: int, size: int) -> bool:
         """The application took `chunks` values of `call`, one or more, from frames of `size` bytes (CRD-5).
 
         Returns True where a grant was put out for the peer.
         """
-        if call.window is None:
+        if call.argument:
+            self._argument_bytes -= size
+        if call.argument or call.window is None:
             call.buffered -= size
+        if call.window is None:
             return False
         grant = call.window.taken(chunks, size)
         if grant is None or call.state is not CallerState.OPEN:
@@ -186,18 +195,24 @@ class Caller(Half):
                 values = self.passage.restore(values, message)
             except Exception as exc:
                 return self._refuse_stream(call, _as_ours(exc))
+        if call.argument and self._argument_bytes + size > self.limits.call_bytes:
+            return self._refuse_stream(
+                call, LimitExceeded("too much of streams within values lies unread (call_bytes)")
+            )
         if call.window is not None:
             if not call.window.arrived(len(values), size):
                 self.violations += 1
                 return self._refuse_stream(
                     call, ProtocolError("the peer sent more chunks than it had credit for")
                 )
-        else:
+        elif call.buffered + size > self.limits.stock_stream_buffer:
+            return self._refuse_stream(
+                call, LimitExceeded("the stream's values were not read in time (stock_stream_buffer)")
+            )
+        if call.argument:
+            self._argument_bytes += size
+        if call.argument or call.window is None:
             call.buffered += size
-            if call.buffered > self.limits.stock_stream_buffer:
-                return self._refuse_stream(
-                    call, LimitExceeded("the stream's values were not read in time (stock_stream_buffer)")
-                )
         return ev.Received(call, values, size)
 
     def _refuse_stream(self, call: OutgoingCall, error: KkrpcError) -> ev.Event:

@@ -53,6 +53,8 @@ class Half:
         self._lowered_methods = self.passage.lowered_methods
         self._arguments = 0
         """Streams of the peer within values that are open."""
+        self._argument_bytes = 0
+        """Bytes of their frames that lie unread, also where the stream has ended."""
         self._offered = 0
         """Streams of this side within values that are open."""
         self._anonymous = 0

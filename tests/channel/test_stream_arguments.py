@@ -139,8 +139,10 @@ class Source:
     def __init__(self) -> None:
         self.log = Log()
         self.made = 0
+        self.began = False
 
     async def numbers(self, n: int, pause: int = 0) -> Any:
+        self.began = True
         try:
             for value in range(n):
                 if pause and value % pause == 0:
@@ -151,6 +153,7 @@ class Source:
             self.log("closed")
 
     def on_a_thread(self, n: int) -> Any:
+        self.began = True
         try:
             for value in range(n):
                 self.made += 1
@@ -432,7 +435,7 @@ async def test_the_producer_is_closed(producer: str, end: str) -> None:
             await ENDS[end](client.remote(), PRODUCERS[producer](source))
         await assert_quiet(server, client)
         # One that was never begun has nothing to close.
-        await until(lambda: source.log.entries.count("closed") == bool(source.made) or producer == "parked")
+        await until(lambda: source.log.entries.count("closed") == source.began or producer == "parked")
         if producer == "parked":
             await until(lambda: source.log.entries in ([], ["closed"], ["parked", "closed"]))
     await threads_gone(before)
@@ -1107,3 +1110,48 @@ async def test_a_storm_of_streams_leaves_nothing(seed: int) -> None:
 @pytest.mark.parametrize("seed", range(5, 40))
 async def test_many_storms_of_streams_leave_nothing(seed: int) -> None:
     await storm(seed)
+
+
+async def test_unread_streams_of_a_peer_are_bounded_in_bytes_together() -> None:
+    """ARG-5: many small streams may not hold here what one large call could not."""
+    kept: list[Any] = []
+    release = anyio.Event()
+
+    class Keeper:
+        async def keep(self, streams: list[Any]) -> list[int]:
+            kept.extend(streams)
+            await release.wait()
+            total, refused = 0, 0
+            for stream in streams:
+                try:
+                    async for block in stream:
+                        total += len(block)
+                except kk.LimitExceeded:
+                    refused += 1
+            kept.clear()
+            return [total, refused]
+
+        async def add(self, a: int, b: int) -> int:
+            return a + b
+
+    async def blocks() -> Any:
+        for _ in range(100):
+            yield b"x" * 10_000
+
+    limits = kk.Limits(call_bytes=1 << 20)
+    async with linked(Keeper(), limits=limits, codec="cbor") as (server, client):
+        answers: list[Any] = []
+        async with anyio.create_task_group() as tasks:
+
+            async def call() -> None:
+                answers.append(await client.remote().keep([blocks() for _ in range(40)]))
+
+            tasks.start_soon(call)
+            await until(lambda: sum(stream.ended for stream in kept) > 30)
+            assert server.connection._argument_bytes <= 1 << 20
+            assert await client.remote().add(1, 2) == 3
+            release.set()
+        [[total, refused]] = answers
+        assert refused > 30
+        assert total > 500_000
+        assert server.connection._argument_bytes == 0
