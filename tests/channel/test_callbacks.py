@@ -16,6 +16,7 @@ import random
 import threading
 import weakref
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from types import SimpleNamespace
 from typing import Any
 
 import anyio
@@ -25,6 +26,7 @@ import pytest
 from anyio.lowlevel import checkpoint
 
 import kkrpc_py as kk
+from kkrpc_py.channel.callbacks import HeldCallbacks
 from tests.channel.harness import BOUND, Log, assert_quiet, holds_no_function, linked, until
 from tests.channel.peer import FEATURES, Peer, as_cbor, hello, request, response, result, scripted
 
@@ -539,6 +541,34 @@ async def test_it_may_be_dropped_in_another_thread() -> None:
         await assert_tables(server, client, 0)
 
 
+async def test_a_notice_from_a_thread_goes_before_the_release_that_follows_it() -> None:
+    log = Log()
+    server_api = API()
+    async with linked(server_api) as (server, client):
+        await client.remote().keep(log, lambda: None)
+        threads: list[int] = []
+        notify = server.connection.notify
+
+        def noted(*args: Any) -> None:
+            threads.append(threading.get_ident())
+            notify(*args)
+
+        server.connection.notify = noted  # type: ignore[method-assign]  # looks on
+        server_api.kept.pop()  # its release is under way already, and takes others along
+        held = [server_api.kept.pop()]
+
+        def let_go() -> None:
+            held[0].notify("noticed")
+            held.clear()
+
+        thread = threading.Thread(target=let_go)
+        thread.start()
+        thread.join()
+        await log.wait_for("noticed")
+        assert threads == [threading.get_ident()]
+        del server.connection.notify
+
+
 async def test_messages_that_name_it_cross_its_release() -> None:
     """Each message counts: what the other side gives back is what it got, never more."""
 
@@ -994,6 +1024,29 @@ async def test_no_more_functions_than_the_limit_are_held() -> None:
         await api.drop()
         await assert_tables(server, client, 0)
         assert await api.apply(lambda: 3) == 3
+
+
+def test_what_is_gone_makes_room_before_it_is_given_back() -> None:
+    posted: list[Callable[[], None]] = []
+    given: list[dict[str, int]] = []
+    host: Any = SimpleNamespace(
+        post=posted.append,
+        kick=lambda: None,
+        closed=False,
+        connection=SimpleNamespace(give_back=given.append),
+    )
+    host.callbacks = held = HeldCallbacks(host, 1)
+    first: Any = held.get("a")
+    with pytest.raises(kk.LimitExceeded):
+        held.get("b")
+    del first
+    again = held.get("a")
+    del again
+    last = held.get("c")
+    for function in posted:
+        function()
+    assert (len(held), last._count) == (1, 1)
+    assert {id: sum(counts.get(id, 0) for counts in given) for id in "abc"} == {"a": 2, "b": 1, "c": 0}
 
 
 # --- strings that look like functions --------------------------------------------------------------
