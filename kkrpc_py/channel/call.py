@@ -225,7 +225,7 @@ def _tell(over: Callable[[BaseException | None], None], failure: BaseException |
     """What watches a call must not change what becomes of it."""
     try:
         over(failure)
-    except Exception:
+    except (Exception, SystemExit, GeneratorExit):
         _log.exception("the hook of a call failed")
 
 

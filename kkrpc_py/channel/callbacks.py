@@ -51,15 +51,15 @@ class RemoteCallback(Generic[P, R_co]):
 
     Between kkrpc_py peers the call gives the function's result, or raises what it raised; toward a stock peer
     it gives None as soon as it is sent. `notify` never waits. When the last reference to it goes, the peer is
-    told that it may forget the function.
+    told that it may forget the function. Two that stand for the same function are equal.
     """
 
-    __slots__ = ("__weakref__", "_count", "_host", "_id")
+    __slots__ = ("__weakref__", "_host", "_id", "_released")
 
     def __init__(self, host: CallbackHost, id: str) -> None:
         self._host = host
         self._id = id
-        self._count = 0
+        self._released = False
 
     def __call__(self, /, *args: P.args, **kwargs: P.kwargs) -> Call[R_co]:
         """The call, sent when it is awaited. Raises CallbackReleased where it was released here."""
@@ -83,17 +83,28 @@ class RemoteCallback(Generic[P, R_co]):
         send_notice(self._host, self._id, args, kwargs or None)
 
     def release(self) -> None:
-        """Tell the peer that this side calls it no more, as the end of the last reference does by itself."""
-        count, self._count = self._count, 0
-        if count:
-            self._host.callbacks.gone(self._id, count)
+        """Call it no more, as the end of the last reference does by itself; others that were given it may.
+
+        Once none of them is left, the peer is told.
+        """
+        if not self._released:
+            self._released = True
+            self._host.callbacks.gone(self._id)
 
     def _check(self) -> None:
-        if not self._count:
+        if self._released:
             raise CallbackReleased("this side has released the callback")
 
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, RemoteCallback):
+            return NotImplemented
+        return self._host is other._host and self._id == other._id
+
+    def __hash__(self) -> int:
+        return hash((id(self._host), self._id))
+
     def __repr__(self) -> str:
-        return f"<RemoteCallback {self._id}{'' if self._count else ' released'}>"
+        return f"<RemoteCallback {self._id}{' released' if self._released else ''}>"
 
     def __del__(self) -> None:
         self.release()
@@ -105,8 +116,9 @@ class HeldCallbacks:
     def __init__(self, host: CallbackHost, most: int) -> None:
         self._host = host
         self._most = most
-        self._held: dict[str, weakref.ref[RemoteCallback[..., Any]]] = {}
-        self._gone: deque[tuple[str, int]] = deque()
+        self._held: dict[str, int] = {}
+        """How many objects stand for each function."""
+        self._gone: deque[str] = deque()
         self._refused: dict[str, int] = {}
         self._posted = False
 
@@ -114,24 +126,20 @@ class HeldCallbacks:
         return len(self._held)
 
     def get(self, id: str) -> RemoteCallback[..., Any]:
-        """The function that a message names: the same object as long as it lives. Raises LimitExceeded."""
-        known = self._held.get(id)
-        found = known() if known is not None else None
-        if found is None or not found._count:
+        """An object of its own for the function that a message names. Raises LimitExceeded."""
+        if id not in self._held:
             if len(self._held) >= self._most and self._gone:
                 self._give_back()
-            if len(self._held) >= self._most and id not in self._held:
+            if len(self._held) >= self._most:
                 self._refused[id] = self._refused.get(id, 0) + 1
                 self._post()
                 raise LimitExceeded(f"this side holds {self._most} callbacks (Limits.callbacks)")
-            found = RemoteCallback(self._host, id)
-            self._held[id] = weakref.ref(found)
-        found._count += 1
-        return found
+        self._held[id] = self._held.get(id, 0) + 1
+        return RemoteCallback(self._host, id)
 
-    def gone(self, id: str, count: int) -> None:
-        """Nobody here holds `id` any more. It may be called by a finalizer, at any point of any thread."""
-        self._gone.append((id, count))
+    def gone(self, id: str) -> None:
+        """One object for `id` calls it no more. It may be said by a finalizer, at any point of any thread."""
+        self._gone.append(id)
         self._post()
 
     def _post(self) -> None:
@@ -143,12 +151,11 @@ class HeldCallbacks:
         self._posted = False
         counts, self._refused = self._refused, {}
         while self._gone:
-            id, count = self._gone.popleft()
-            counts[id] = counts.get(id, 0) + count
-            known = self._held.get(id)
-            held = known() if known is not None else None
-            if held is None or not held._count:
-                self._held.pop(id, None)
+            id = self._gone.popleft()
+            counts[id] = counts.get(id, 0) + 1
+            self._held[id] -= 1
+            if not self._held[id]:
+                del self._held[id]
         if counts and not self._host.closed:
             self._host.connection.give_back(counts)
             self._host.kick()

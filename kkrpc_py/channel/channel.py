@@ -12,30 +12,30 @@ import functools
 import logging
 import threading
 from collections.abc import Awaitable, Callable, Iterable, Sequence
-from types import GeneratorType, SimpleNamespace, TracebackType
+from types import SimpleNamespace, TracebackType
 from typing import Any, ParamSpec, TypeVar, overload
 
 import anyio
 from anyio.abc import ByteReceiveStream, TaskGroup
 
 from kkrpc_py.channel.call import CallHook, MetadataProvider, PendingCall
-from kkrpc_py.channel.callbacks import HeldCallbacks, LocalCallback, RemoteCallback
+from kkrpc_py.channel.callbacks import HeldCallbacks
 from kkrpc_py.channel.current import current
 from kkrpc_py.channel.declarations import Property
 from kkrpc_py.channel.dispatch import INLINE_TURN, Dispatcher
 from kkrpc_py.channel.expose import Exposed
+from kkrpc_py.channel.holding import Holding
 from kkrpc_py.channel.interceptors import Interceptor
 from kkrpc_py.channel.local import invoke_local
 from kkrpc_py.channel.parking import Parking, current_parking
 from kkrpc_py.channel.portal import Portal
 from kkrpc_py.channel.proxy import Remote, construct, set_
-from kkrpc_py.channel.stream import StreamCall, StreamReceiver
-from kkrpc_py.channel.threads import Post, ThreadedGenerator, Threads, current_post
+from kkrpc_py.channel.stream import StreamReceiver
+from kkrpc_py.channel.threads import Post, Threads, current_post
 from kkrpc_py.channel.workers import WorkerPool
 from kkrpc_py.channel.writer import Writer
 from kkrpc_py.core import events as ev
-from kkrpc_py.core.callbacks import PassedFunctions
-from kkrpc_py.core.calls import IncomingCall, OutgoingCall
+from kkrpc_py.core.calls import OutgoingCall
 from kkrpc_py.core.connection import Connection
 from kkrpc_py.errors import ChannelClosed, ErrorRegistry, ErrorValue, KkrpcError, error_from_wire
 from kkrpc_py.limits import Limits
@@ -109,10 +109,11 @@ class RPCChannel:
         self.on_call = on_call
         self.state = SimpleNamespace()
         """For whatever belongs to this connection: handlers reach it by `current_channel().state`."""
-        self.connection = Connection(
-            codec=codec, hello=hello, limits=self.limits, holder=self, encode=encode, decode=decode
-        )
         self.callbacks = HeldCallbacks(self, self.limits.callbacks)
+        self._holding = Holding(self, self.callbacks)
+        self.connection = Connection(
+            codec=codec, hello=hello, limits=self.limits, holder=self._holding, encode=encode, decode=decode
+        )
         self.post: Post
         self.parking: Parking
         self._stream = byte_stream
@@ -230,36 +231,10 @@ class RPCChannel:
         self._check_entered()
         await self._shut()
 
-    # What values need that are more than values ------------------------------------------------
+    # For what belongs to the channel -----------------------------------------------------------
 
     def on_loop(self) -> bool:
         return threading.get_ident() == self._loop_thread
-
-    def callback(self, id: str) -> RemoteCallback[..., Any]:
-        return self.callbacks.get(id)
-
-    def argument(self, id: str) -> StreamCall[Any]:
-        call = self.connection.accept(id)
-        call.owner = receiver = StreamReceiver(self, call)
-        return StreamCall(receiver)
-
-    def unwrapped(self, value: Any, functions: PassedFunctions) -> Any:
-        if isinstance(value, LocalCallback):
-            value.pass_to(functions)
-            return value.function
-        return value
-
-    def producible(self, value: Any) -> Any:
-        if hasattr(type(value), "__aiter__"):
-            return value
-        if type(value) is GeneratorType:
-            return ThreadedGenerator(value, self._generator_threads)
-        if hasattr(type(value), "__next__"):
-            return ThreadedGenerator((item for item in value), self._generator_threads)
-        return None
-
-    def produce(self, call: IncomingCall, iterable: Any) -> None:
-        self._dispatcher.produce(call, iterable)
 
     def error_from_wire(self, error: ErrorValue) -> KkrpcError:
         return error_from_wire(error, self._errors)
@@ -279,7 +254,7 @@ class RPCChannel:
         self._read_event = anyio.Event()
         # Two pools: a generator keeps its thread while its consumer may be calling a `def`.
         self._threads = Threads(self.limits.threads, self.post)
-        self._generator_threads = Threads(self.limits.threads, self.post)
+        self._generator_threads = self._holding.generator_threads = Threads(self.limits.threads, self.post)
         self._task_group: TaskGroup = anyio.create_task_group()
         await self._task_group.__aenter__()
         self._pool = WorkerPool(self._task_group, self.parking)
@@ -295,6 +270,7 @@ class RPCChannel:
             self._generator_threads,
             tracebacks=self._tracebacks,
         )
+        self._holding.produce = self._dispatcher.produce
         self._task_group.start_soon(self._read, name="kkrpc_py reader")
         self._task_group.start_soon(self._write, name="kkrpc_py writer")
         return self

@@ -312,7 +312,7 @@ def fields_of(hint: Any) -> Fields | None:
             Field(
                 field.name,
                 getattr(field, "encode_name", field.name),
-                _filled(hints.get(field.name, Any), parameters),
+                _filled(_unqualified(hints.get(field.name, Any)), parameters),
                 getattr(field, "required", True),
             )
             for field in sorted(info.fields, key=lambda field: order.get(field.name, len(order)))
@@ -332,6 +332,16 @@ def _has_fields(cls: type) -> bool:
         or hasattr(cls, "__attrs_attrs__")
         or (issubclass(cls, tuple) and hasattr(cls, "_fields"))
     )
+
+
+_QUALIFIERS = (typing.Required, typing.NotRequired, typing.Final, getattr(typing, "ReadOnly", typing.Final))
+
+
+def _unqualified(hint: Any) -> Any:
+    """`hint` without what only a field may have around it."""
+    while get_origin(hint) in _QUALIFIERS:
+        hint = get_args(hint)[0]
+    return hint
 
 
 def _filled(hint: Any, parameters: dict[Any, Any]) -> Any:

@@ -39,7 +39,7 @@ class Portal:
         self._closed_error = closed_error
         self._context = context
         self._loop_thread = threading.get_ident()
-        self._lock = threading.Lock()  # held for moments only: guards _errands and _closed
+        self._lock = threading.RLock()  # held for moments only: guards _errands and _closed
         self._errands: set[_Errand] = set()
         self._closed = False
 

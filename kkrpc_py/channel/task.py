@@ -172,6 +172,7 @@ class CallTask(msgspec.Struct, eq=False):
 
     async def _invoke(self, args: list[Any], kwargs: dict[str, Any] | None) -> Any:
         handler, kwargs = self.handler, kwargs or {}
+        self.args, self.kwargs = [], None  # they live as long as the handler keeps them
         if self.outcome is None:  # else they were checked before it ran
             args, kwargs = checked(handler, args, kwargs, self.call.method)
         if handler.sink is not None:
@@ -185,6 +186,7 @@ class CallTask(msgspec.Struct, eq=False):
             result = await threads.run(handler.function, *args, **kwargs)
         else:
             result = handler.function(*args, **kwargs)
+            del args, kwargs
             if type(result) is types.CoroutineType:  # what most handlers are, and what most of those return
                 result = await result
                 if type(result) in VALUES:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextvars
 import threading
-from collections import deque
+from collections import OrderedDict, deque
 from collections.abc import Callable, Generator
 from contextvars import ContextVar
 from typing import Any
@@ -98,7 +98,7 @@ class Threads:
         self._waiting = 0
         self.post = post
         self._lock = threading.Condition()
-        self._jobs: deque[Job] = deque()
+        self._jobs: OrderedDict[Job, None] = OrderedDict()
         self._count = 0
         self._idle = 0
         self._closed = False
@@ -109,7 +109,7 @@ class Threads:
             if self._closed:
                 job(False)
                 return
-            self._jobs.append(job)
+            self._jobs[job] = None
             if self._idle >= len(self._jobs):
                 self._lock.notify()
             elif self._count < self._allowed():
@@ -131,8 +131,7 @@ class Threads:
     def _withdraw(self, job: Job) -> None:
         """Forget a job that no thread has taken: nobody waits for it any more."""
         with self._lock:
-            if job in self._jobs:
-                self._jobs.remove(job)
+            self._jobs.pop(job, None)
 
     def close(self) -> None:
         with self._lock:
@@ -154,7 +153,7 @@ class Threads:
                     self._idle += 1
                     self._lock.wait()
                     self._idle -= 1
-                job = self._jobs.popleft()
+                job, _ = self._jobs.popitem(last=False)
             job(True)
             del job  # and what it holds, before the wait for the next
 

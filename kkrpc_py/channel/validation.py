@@ -94,7 +94,7 @@ class Validator:
             return args, kwargs
         report = Report()
         converted = self._hints.taken(args, kwargs, report)
-        if report and any("`Undefined`" in issue.message for issue in report.issues()):
+        if report:
             defined = _with_no_undefined_within(args, kwargs)
             if defined is not None:
                 report = Report()
@@ -153,10 +153,15 @@ def converter(hint: Any, method: str = "") -> Callable[[Any], Any] | None:
         if type(value) in exact:
             return value
         report = Report()
-        value = check(value, report)
+        converted = check(value, report)
+        if report:
+            defined = _with_no_undefined_within([value], {})
+            if defined is not None:
+                report = Report()
+                converted = check(defined[0][0], report)
         if report:
             raise ValidationFailed(method, "output", report.issues())
-        return value
+        return converted
 
     return convert
 

@@ -76,6 +76,8 @@ class Caller(Half):
         """Call a function of the peer and wait for nothing (CBK-4); raises as `call` does."""
         if kwargs and not self.calls_back:
             raise NotSerializable("dict", "kwargs", "a stock peer takes positional arguments alone")
+        if self.outbox.size > self.limits.send_max:
+            raise LimitExceeded("the peer does not read what it is told (send_max)")
         # A peer that answers callbacks answers those alone that have an id; a stock one looks at none.
         id = None if self.calls_back or self.pending else self._new_id()
         self.outbox.put(self.passage.encode(m.Callback(id, callback_id, args, kwargs=kwargs or None)))

@@ -182,7 +182,12 @@ class Passage:
                 names |= functions
             elif functions:  # kkrpc knows them at the top level alone
                 value = [functions.get(item, item) if type(item) is str else item for item in value]
-        return restored(value, names, self.decode) if names or self.decode is not None else value
+        if not names and self.decode is None:
+            return value
+        try:
+            return restored(value, names, self.decode)
+        except (SystemExit, GeneratorExit) as exc:  # a hook's, about one value
+            raise RuntimeError(f"the decode hook raised {type(exc).__name__}") from exc
 
     def drop(self, message: Any) -> None:
         """Give back what a message names that nobody reads."""

@@ -135,10 +135,24 @@ class Encoder:
             try:
                 return self._json_alone(message)
             except NotSerializable:
+                if self.pending and self._fits_superjson(message):
+                    raise NotSerializable(
+                        by_json.type_name, by_json.path, by_json.reason, needs_hello=True
+                    ) from None
                 raise by_cbor from None
         if self.cbor:
             return frame
         raise NotSerializable(by_json.type_name, by_json.path, by_json.reason, needs_hello=True) from None
+
+    def _fits_superjson(self, message: Message) -> bool:
+        """Whether a peer that turns out to write superjson could be told."""
+        if self._codec != "auto":
+            return False
+        try:
+            self._superjson_line(message)
+        except (NotSerializable, LimitExceeded):
+            return False
+        return True
 
     def _superjson(self, message: Message) -> bytes:
         try:

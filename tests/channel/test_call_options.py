@@ -581,3 +581,60 @@ async def test_the_peer_cannot_name_what_is_settled_or_private() -> None:
             await api.read("x", root="/")
         with pytest.raises(TypeError, match="_internal"):
             await api.plain("x", _internal=1)
+
+
+async def test_one_holder_of_a_function_does_not_release_it_for_another() -> None:
+    kept: list[Any] = []
+
+    class Keeper:
+        async def keep(self, function: Any) -> None:
+            kept.append(function)
+
+        async def release_first(self) -> Any:
+            first, second = kept
+            assert first == second
+            assert hash(first) == hash(second)
+            first.release()
+            with pytest.raises(kk.CallbackReleased):
+                await first(1)
+            return await second(2)
+
+    def double(n: int) -> int:
+        return 2 * n
+
+    async with linked(Keeper()) as (_, client):
+        await client.remote().keep(double)
+        await client.remote().keep(double)
+        assert await client.remote().release_first() == 4
+        assert len(client.connection.passage.functions) == 1
+        kept.clear()
+        await until(lambda: len(client.connection.passage.functions) == 0)
+
+
+async def test_a_handler_that_drops_a_function_early_gives_it_back_early() -> None:
+    go = anyio.Event()
+
+    class Early:
+        async def take(self, function: Any) -> None:
+            del function
+            await go.wait()
+
+    async with linked(Early()) as (_, client):
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(client.remote().take, lambda: None)
+            await until(lambda: len(client.connection.passage.functions) == 1)
+            await until(lambda: len(client.connection.passage.functions) == 0)
+            go.set()
+
+
+async def test_notices_that_nobody_reads_are_bounded(caplog: pytest.LogCaptureFixture) -> None:
+    class Teller:
+        async def tell(self, function: Any) -> int:
+            for _ in range(200):
+                function.notify("x" * 10_000)
+            return kk.current_channel().connection.outbox.size
+
+    limits = kk.Limits(send_max=100_000)
+    async with linked(Teller(), limits=limits) as (_, client):
+        assert await client.remote().tell(lambda text: None) < 200_000
+    assert any("send_max" in record.getMessage() for record in caplog.records)

@@ -1045,7 +1045,7 @@ def test_what_is_gone_makes_room_before_it_is_given_back() -> None:
     last = held.get("c")
     for function in posted:
         function()
-    assert (len(held), last._count) == (1, 1)
+    assert (len(held), last._released) == (1, False)
     assert {id: sum(counts.get(id, 0) for counts in given) for id in "abc"} == {"a": 2, "b": 1, "c": 0}
 
 

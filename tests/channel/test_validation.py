@@ -11,7 +11,18 @@ import typing
 import uuid
 from collections import OrderedDict
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Generator, Iterator, Sequence
-from typing import TYPE_CHECKING, Annotated, Any, Generic, Literal, NamedTuple, Protocol, TypedDict, TypeVar
+from typing import (
+    TYPE_CHECKING,
+    Annotated,
+    Any,
+    Generic,
+    Literal,
+    NamedTuple,
+    NotRequired,
+    Protocol,
+    TypedDict,
+    TypeVar,
+)
 
 import msgspec
 import pytest
@@ -715,3 +726,28 @@ def test_mappings_of_anything_by_text_are_looked_at_and_not_copied(few: int) -> 
         with pytest.raises(InvalidChunk) as caught:
             validator.chunks([*good, wrong])
         assert len(caught.value.valid) == few
+
+
+class PartlyThere(TypedDict):
+    name: str
+    x: NotRequired[int]
+
+
+class MayBeThere(msgspec.Struct):
+    name: str
+    x: int | None = None
+
+
+def test_what_is_undefined_within_a_result_is_left_out() -> None:
+    convert = converter(MayBeThere)
+    assert convert is not None
+    assert convert({"name": "a", "x": UNDEFINED}) == MayBeThere("a")
+
+
+def test_a_field_that_need_not_be_there_is_checked_where_it_is() -> None:
+    convert = converter(PartlyThere)
+    assert convert is not None
+    assert convert({"name": "a"}) == {"name": "a"}
+    with pytest.raises(ValidationFailed) as caught:
+        convert({"name": "a", "x": "bad"})
+    assert [issue.path for issue in caught.value.issues] == [("x",)]
