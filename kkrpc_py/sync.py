@@ -76,6 +76,7 @@ class Options(ConnectOptions, total=False):
 class Remote:
     """A path on the other side: `api.math.add(1, 2)` calls it, and blocks until it is answered."""
 
+    __kkrpc_unlisted__ = True
     _kk_channel: Channel
     _kk_target: Any
 
@@ -191,6 +192,7 @@ class Channel:
     Each call raises ChannelClosed once the channel is closed; one that waits then ends at once.
     """
 
+    __kkrpc_unlisted__ = True
     _portal: Portal
     _channel: asynchronous.RPCChannel
 

@@ -43,6 +43,7 @@ __all__ = [
     "OutgoingInfo",
     "PendingCall",
     "Question",
+    "checked_timeout",
     "send_notice",
 ]
 
@@ -122,6 +123,17 @@ class CallHost(StreamHost, Protocol):
     async def settled(self) -> None:
         """Wait until it is known what was agreed with the peer, as long as `Limits.hello_seconds`."""
         ...
+
+
+def checked_timeout(timeout: Any) -> float | None:
+    """`timeout`; TypeError and ValueError if it is no time."""
+    if timeout is None:
+        return None
+    if type(timeout) not in (int, float):
+        raise TypeError(f"a timeout is a number of seconds, not {timeout!r}")
+    if not timeout >= 0:
+        raise ValueError(f"a timeout is zero or more seconds, not {timeout!r}")
+    return float(timeout)
 
 
 class PendingCall(msgspec.Struct, eq=False):
@@ -302,7 +314,7 @@ def send_notice(host: CallHost, callback_id: str, args: list[Any], kwargs: dict[
     except ChannelClosed:
         return
     except (NotSerializable, LimitExceeded) as exc:
-        _log.error("a callback was not called: %s", exc)
+        _log.error("a callback was not called: %s", str(exc))  # a record must not hold what exc went through
 
 
 def _ask(host: CallHost, question: Question, pending: PendingCall) -> OutgoingCall | None:

@@ -55,6 +55,7 @@ class RemoteCallback(Generic[P, R_co]):
     """
 
     __slots__ = ("__weakref__", "_host", "_id", "_released")
+    __kkrpc_unlisted__ = True
 
     def __init__(self, host: CallbackHost, id: str) -> None:
         self._host = host
@@ -165,6 +166,7 @@ class LocalCallback(Generic[P, R]):
     """A function with the time for which peers may call it; made by `callback`."""
 
     __slots__ = ("__weakref__", "_passed_to", "_released", "function")
+    __kkrpc_unlisted__ = True
 
     def __init__(self, function: Callable[P, Awaitable[R] | R]) -> None:
         self.function = function

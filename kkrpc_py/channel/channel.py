@@ -13,12 +13,12 @@ import logging
 import threading
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from types import SimpleNamespace, TracebackType
-from typing import Any, ParamSpec, TypeVar, overload
+from typing import Any, ParamSpec, TypeVar, get_args, overload
 
 import anyio
 from anyio.abc import ByteReceiveStream, TaskGroup
 
-from kkrpc_py.channel.call import CallHook, MetadataProvider, PendingCall
+from kkrpc_py.channel.call import CallHook, MetadataProvider, PendingCall, checked_timeout
 from kkrpc_py.channel.callbacks import HeldCallbacks
 from kkrpc_py.channel.current import current
 from kkrpc_py.channel.declarations import Property
@@ -63,6 +63,8 @@ class RPCChannel:
     own exception, if any, as it is.
     """
 
+    __kkrpc_unlisted__ = True
+
     def __init__(
         self,
         byte_stream: Any,
@@ -102,8 +104,18 @@ class RPCChannel:
         :param errors: exception classes of yours: an error of the peer that has the name of one is raised as
             an instance of it, too.
         """
+        if codec not in get_args(Codec):
+            raise ValueError(f"codec is one of {', '.join(get_args(Codec))}, not {codec!r}")
+        for name, hook in (
+            ("encode", encode),
+            ("decode", decode),
+            ("metadata", metadata),
+            ("on_call", on_call),
+        ):
+            if hook is not None and not callable(hook):
+                raise TypeError(f"{name} is a function, not {hook!r}")
         self.limits = limits if limits is not None else Limits()
-        self.timeout = timeout
+        self.timeout = checked_timeout(timeout)
         self._errors = ErrorRegistry(errors)
         self.metadata = metadata
         self.on_call = on_call

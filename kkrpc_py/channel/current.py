@@ -15,4 +15,7 @@ current: ContextVar[RPCChannel] = ContextVar("kkrpc_py channel")
 
 def current_channel() -> RPCChannel:
     """The channel whose peer called the running handler. Raises LookupError outside of handlers."""
-    return current.get()
+    try:
+        return current.get()
+    except LookupError:
+        raise LookupError("there is no current channel: only a handler that a peer called has one") from None

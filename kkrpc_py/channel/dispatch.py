@@ -7,6 +7,7 @@ worker. What a task does is `channel.task`'s.
 from __future__ import annotations
 
 import contextvars
+import logging
 from collections.abc import Sequence
 from typing import Any
 
@@ -22,6 +23,8 @@ from kkrpc_py.core.calls import IncomingCall
 from kkrpc_py.errors import error_to_wire
 
 __all__ = ["INLINE_TURN", "Dispatcher"]
+
+_log = logging.getLogger("kkrpc_py")
 
 INLINE_TURN = 64
 """Inline handlers that run where their requests are read, one after the other; the rest go to the workers."""
@@ -50,6 +53,7 @@ class Dispatcher:
         self.tracebacks = tracebacks
         self.callback_threads: Threads | None = None
         """Where plain functions run that the peer calls back; None: on the loop."""
+        self._failed_silently = 0
         self.inline_turns = 0
         """How many more inline handlers may run before other tasks have their turn."""
 
@@ -66,6 +70,8 @@ class Dispatcher:
             return
         try:
             handler = self.exposed.find(call.method)
+            if kwargs:
+                handler.check_open(kwargs)
         except Exception as exc:
             self._refuse(call, exc)
             return
@@ -89,6 +95,8 @@ class Dispatcher:
             return
         try:
             handler = self.exposed.constructor(call.method)
+            if kwargs:
+                handler.check_open(kwargs)
         except Exception as exc:
             self._refuse(call, exc)
             return
@@ -147,6 +155,16 @@ class Dispatcher:
         call.owner = task = StreamTask(self, self.host, call, READING, [])
         task.iterable = iterable
         self.pool.submit(task)
+
+    def report_silent(self, error: BaseException) -> None:
+        """Log a failed callback whose caller waits for nothing: the first, the tenth, the hundredth."""
+        self._failed_silently += 1
+        if str(self._failed_silently).rstrip("0") == "1":
+            _log.warning(
+                "a callback failed, and its caller does not wait for it (%d so far)",
+                self._failed_silently,
+                exc_info=error,
+            )
 
     def _refuse(self, call: IncomingCall, exc: Exception) -> None:
         self.host.connection.fail(call, error_to_wire(exc))

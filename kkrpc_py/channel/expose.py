@@ -37,6 +37,7 @@ from kkrpc_py.channel.lookup import (
     FUNCTIONS,
     METHOD_OBJECTS,
     MISSING,
+    UNLISTED_MARK,
     class_attribute,
     class_dict,
     instance_dict,
@@ -227,6 +228,8 @@ def _method_of(owner: Any, attribute: str, found: Any) -> Any:
 
 def _unless_class(found: Any) -> Any:
     if issubclass(type(found), (type, types.ModuleType)):
+        return MISSING
+    if class_attribute(type(found), UNLISTED_MARK) is True:
         return MISSING
     return found if callable(found) else MISSING
 

@@ -152,12 +152,19 @@ class Handler:
                 wanted = f"at least {self.least}"
             raise TypeError(f"{self.name}() takes {wanted} positional arguments; given: {count}")
 
-    def _check_names(self, count: int, kwargs: Mapping[str, Any]) -> None:
+    def check_open(self, kwargs: Mapping[str, Any]) -> None:
+        """Raises TypeError for names that are not the peer's to give.
+
+        What a partial has bound is settled, and parameters that begin with an underscore are private.
+        """
         declared = self._signature.parameters if self._signature is not None else {}
         for name in kwargs:
-            # What a partial has bound is settled, and what begins with an underscore is nobody's business.
-            if name == self.sink or name in self._bound_names or (name.startswith("_") and name in declared):
+            if name in self._bound_names or (name.startswith("_") and name in declared):
                 raise TypeError(f"{self.name}(): got an unexpected keyword argument {name!r}")
+
+    def _check_names(self, count: int, kwargs: Mapping[str, Any]) -> None:
+        if self.sink is not None and self.sink in kwargs:
+            raise TypeError(f"{self.name}(): got an unexpected keyword argument {self.sink!r}")
         if self._signature is None:
             return
         try:

@@ -17,6 +17,7 @@ __all__ = [
     "METHOD_OBJECTS",
     "MISSING",
     "NAMESPACE_MARK",
+    "UNLISTED_MARK",
     "bound",
     "by_class_statement",
     "class_attribute",
@@ -32,6 +33,8 @@ __all__ = [
 
 MISSING: Any = object()
 NAMESPACE_MARK = "__kkrpc_namespace__"
+UNLISTED_MARK = "__kkrpc_unlisted__"
+"""In a class whose objects no path leads to or through: what belongs to a channel is for its own holder."""
 FUNCTIONS = (types.FunctionType, types.MethodType, types.BuiltinFunctionType)
 METHOD_OBJECTS = (staticmethod, classmethod, functools.partialmethod)
 """What stands in a class for a method and is no function."""
@@ -144,4 +147,6 @@ def _may_hold_names(found: Any) -> bool:
     if found is MISSING or issubclass(type(found), _NEVER_A_NAMESPACE) or is_descriptor(found):
         return False
     # A string or a list in a class body is a value.
-    return type(found) is dict or by_class_statement(type(found))
+    if type(found) is dict:
+        return True
+    return by_class_statement(type(found)) and class_attribute(type(found), UNLISTED_MARK) is not True

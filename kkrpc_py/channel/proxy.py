@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 from msgspec import UNSET, UnsetType
 
-from kkrpc_py.channel.call import Call, CallHost, CallOptions, Question
+from kkrpc_py.channel.call import Call, CallHost, CallOptions, Question, checked_timeout
 from kkrpc_py.wire.messages import Construct, Get, Request, Set
 
 __all__ = ["Remote"]
@@ -27,6 +27,7 @@ class Remote:
     `api[name]` keeps nothing, and is for names that are made up as the program runs.
     """
 
+    __kkrpc_unlisted__ = True
     _kk_host: CallHost
     _kk_path: str
     _kk_options: CallOptions | None
@@ -79,8 +80,11 @@ class Remote:
         """
         options = self._kk_options or CallOptions()
         if timeout is not UNSET:
+            checked_timeout(timeout)
             options = msgspec.structs.replace(options, timeout=timeout)
         if metadata is not None:
+            if not isinstance(metadata, Mapping):
+                raise TypeError(f"metadata is a mapping, not {metadata!r}")
             merged = {**(options.metadata or {}), **metadata}
             options = msgspec.structs.replace(options, metadata=merged)
         return Remote(self._kk_host, self._kk_path, options)

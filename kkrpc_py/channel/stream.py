@@ -353,6 +353,7 @@ class StreamCall(Generic[T]):
     """
 
     __slots__ = ("__weakref__", "_iterator", "_receiver")
+    __kkrpc_unlisted__ = True
 
     def __init__(self, receiver: StreamReceiver) -> None:
         self._receiver = receiver

@@ -318,7 +318,7 @@ class CallTask(msgspec.Struct, eq=False):
                     raise
                 return False
         if call.silent:
-            _log.warning("a callback failed, and its caller does not wait for it", exc_info=error)
+            self.dispatcher.report_silent(error)
         if isinstance(error, InternalError):
             _log.error("a fault of this library while it answered %r", call.method, exc_info=error.__cause__)
         host.connection.fail(call, error_to_wire(error, with_traceback=self.dispatcher.tracebacks))

@@ -53,7 +53,7 @@ class ThreadScope:
     def __init__(self, lend: Callable[[int], object] | None = None) -> None:
         """`lend` is told when its thread begins (1) and ends (-1) to wait."""
         self._lend = lend
-        self._lock = threading.Lock()  # held for moments only
+        self._lock = threading.RLock()  # held for moments only, and a finalizer may come in one
         self._aborts: list[Callable[[], object]] = []
         self._cancelled = False
 

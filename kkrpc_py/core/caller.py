@@ -76,7 +76,7 @@ class Caller(Half):
         """Call a function of the peer and wait for nothing (CBK-4); raises as `call` does."""
         if kwargs and not self.calls_back:
             raise NotSerializable("dict", "kwargs", "a stock peer takes positional arguments alone")
-        if self.outbox.size > self.limits.send_max:
+        if self.outbox.size > self.limits.send_max // 2:  # beyond the whole of it the channel closes (CLS-5)
             raise LimitExceeded("the peer does not read what it is told (send_max)")
         # A peer that answers callbacks answers those alone that have an id; a stock one looks at none.
         id = None if self.calls_back or self.pending else self._new_id()
@@ -272,7 +272,7 @@ class Caller(Half):
 def _as_ours(exc: Exception) -> KkrpcError:
     """What kept a message from being read, for whoever waits for it."""
     if isinstance(exc, KkrpcError):
-        return exc
+        return exc.with_traceback(None)  # its frames hold all that came in the same read
     error = ProtocolError(f"the value that came could not be read: {type(exc).__name__}: {exc}")
-    error.__cause__ = exc
+    error.__cause__ = exc.with_traceback(None)
     return error

@@ -171,8 +171,8 @@ def _datetime_refusal(value: datetime.datetime) -> str | None:
     zone = value.tzinfo
     if zone is None:
         return "it has no time zone; give it one, such as with .astimezone()"
-    if type(zone) not in _ZONES:
-        return f"its time zone is a {type(zone).__qualname__}, neither a timezone nor a ZoneInfo"
+    if type(zone) not in _ZONES and type(zone.utcoffset(None)) is not datetime.timedelta:
+        return f"its time zone is a {type(zone).__qualname__}, neither a fixed offset nor a ZoneInfo"
     offset = value.utcoffset()
     if offset is None or offset % datetime.timedelta(minutes=1):
         return "its offset from UTC is not one of whole minutes, as RFC 3339 demands"

@@ -155,17 +155,21 @@ class Lowering:
             return _struct_fields(value)
         if dataclasses.is_dataclass(kind):
             return {field.name: getattr(value, field.name) for field in dataclasses.fields(kind)}
+        if hasattr(kind, "__attrs_attrs__"):
+            return {field.name: getattr(value, field.name) for field in kind.__attrs_attrs__}
         if isinstance(value, tuple) and hasattr(kind, "_fields"):
             return list(value)
         # Whoever has such a value has imported its library.
         pydantic: Any = sys.modules.get("pydantic")
         numpy: Any = sys.modules.get("numpy")
         if hasattr(pydantic, "BaseModel") and isinstance(value, pydantic.BaseModel):
-            return value.model_dump()
+            return value.model_dump(by_alias=True)  # as it is read again
         if hasattr(numpy, "ndarray"):
-            if isinstance(value, numpy.generic):
-                return value.item()
-            if isinstance(value, numpy.ndarray) and value.dtype.kind in _NUMPY_KINDS:
+            if isinstance(value, numpy.generic) and value.dtype.kind in _NUMPY_KINDS:
+                found = value.item()
+                return value if type(found) is kind else found  # a long double is not Python's
+            # A masked array, or another with ideas of its own, is not what its numbers say.
+            if kind is numpy.ndarray and value.dtype.kind in _NUMPY_KINDS and value.dtype.char not in "gG":
                 found = None if passing is None else passing.tensor(numpy, value, path)
                 return value.tolist() if found is None else found
         if passing is None or isinstance(value, type):

@@ -634,7 +634,66 @@ async def test_notices_that_nobody_reads_are_bounded(caplog: pytest.LogCaptureFi
                 function.notify("x" * 10_000)
             return kk.current_channel().connection.outbox.size
 
-    limits = kk.Limits(send_max=100_000)
+    limits = kk.Limits(send_max=1_000_000)
     async with linked(Teller(), limits=limits) as (_, client):
-        assert await client.remote().tell(lambda text: None) < 200_000
+        assert await client.remote().tell(lambda text: None) < 600_000
     assert any("send_max" in record.getMessage() for record in caplog.records)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"codec": "CBOR"}, {"codec": None}, {"timeout": "2"}, {"timeout": -1}, {"timeout": float("nan")},
+     {"metadata": 5}, {"encode": {}}, {"decode": "x"}, {"on_call": 1}, {"errors": [5]}],
+    ids=repr,
+)  # fmt: skip
+async def test_options_that_are_none_are_refused_at_once(options: dict[str, Any]) -> None:
+    near, far = memory_byte_streams()
+    async with near, far:
+        with pytest.raises((TypeError, ValueError)):
+            kk.RPCChannel(near, **options)
+
+
+async def test_call_options_that_are_none_are_refused_at_once() -> None:
+    async with linked(API()) as (_, client):
+        for wrong in ({"timeout": "2"}, {"timeout": -1}, {"metadata": 5}):
+            with pytest.raises((TypeError, ValueError)):
+                client.remote().add.with_options(**wrong)
+
+
+async def test_outside_of_handlers_there_is_no_current_channel() -> None:
+    with pytest.raises(LookupError, match="no current channel"):
+        kk.current_channel()
+
+
+async def test_interceptors_may_give_private_arguments_and_peers_may_not() -> None:
+    async def who(name: str, *, _user: str = "nobody") -> str:
+        return f"{_user}: {name}"
+
+    async def note(ctx: kk.CallContext, next: kk.Next) -> Any:
+        ctx.kwargs["_user"] = "ada"
+        return await next()
+
+    async with linked({"who": who}, interceptors=[note]) as (_, client):
+        assert await client.remote().who("x") == "ada: x"
+        with pytest.raises(TypeError, match="_user"):
+            await client.remote().who("x", _user="eve")
+
+
+async def test_what_belongs_to_a_channel_is_nobodys_namespace() -> None:
+    class Hub:
+        def __init__(self) -> None:
+            self.listeners: dict[str, Any] = {}
+
+        async def listen(self, name: str, function: Any) -> None:
+            self.listeners[name] = function
+            self.listeners[name + "_channel"] = kk.current_channel()
+
+    hub = Hub()
+    heard: list[str] = []
+    async with linked(hub) as (_, ada), linked(hub) as (_, eve):
+        await ada.remote().listen("ada", heard.append)
+        for path in ("listeners.ada", "listeners.ada.notify", "listeners.ada_channel.aclose"):
+            with pytest.raises(kk.MethodNotFound):
+                await eve.remote()[path]("evil")
+        assert heard == []
+        hub.listeners.clear()

@@ -85,10 +85,10 @@ class API:
         return len(self.kept)
 
     async def same(self, *functions: Any) -> bool:
-        return all(function is functions[0] for function in functions)
+        return all(function == functions[0] for function in functions)
 
     async def same_as_kept(self, function: Any) -> bool:
-        return function is self.kept[0]
+        return bool(function == self.kept[0])
 
     async def drop(self) -> None:
         self.kept.clear()
@@ -472,8 +472,8 @@ async def test_notices_that_fail_harm_nobody() -> None:
         async with linked(Careless()) as (_, client):
             await client.remote().tell(failing)
             assert log.entries == [1, 2]
-    assert ["was not called" in line for line in lines] == [True, False, False]
-    assert ["does not wait for it" in line for line in lines] == [False, True, True]
+    assert ["was not called" in line for line in lines] == [True, False]
+    assert ["does not wait for it" in line for line in lines] == [False, True]
 
 
 @contextlib.contextmanager
@@ -1108,7 +1108,7 @@ async def test_a_stock_peer_calls_and_waits_for_nothing() -> None:
             await assert_quiet(server, client)
             assert server.connection.violations == client.connection.violations == 0
             assert len(client.connection.passage.functions) == 4
-    assert ["its caller does not wait" in line for line in lines] == [True, True]
+    assert ["its caller does not wait" in line for line in lines] == [True]  # and the tenth, the hundredth
 
 
 async def test_what_a_stock_peer_does_not_take() -> None:

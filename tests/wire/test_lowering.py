@@ -176,3 +176,26 @@ def test_names_are_replaced_wherever_they_stand_as_values() -> None:
     one, two = object(), object()
     got = restored(["a", {"k": "b", "a": ["a"]}, "ab"], {"a": one, "b": two}, None)
     assert got == [one, {"k": two, "a": [one]}, "ab"]
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        np.datetime64("2024-01-01", "ns"), np.timedelta64(5, "ns"), np.datetime64("NaT"), np.longdouble(1),
+        np.ma.masked_array([1, 2], mask=[0, 1]), np.array([np.datetime64("2024")]), np.array([object()]),
+    ],
+    ids=repr,
+)  # fmt: skip
+def test_numpy_values_that_would_become_others_stay_what_they_are(value: Any) -> None:
+    assert lowered(value) is value
+
+
+def test_attrs_classes_and_aliases_of_models() -> None:
+    attrs = pytest.importorskip("attrs")
+    point = attrs.make_class("Point", ["x", "y"])
+    assert lowered(point(1, Level.LOW)) == {"x": 1, "y": 1}
+
+    class Aliased(pydantic.BaseModel):
+        a: int = pydantic.Field(alias="theA")
+
+    assert lowered(Aliased(theA=1)) == {"theA": 1}

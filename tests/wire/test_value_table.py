@@ -197,7 +197,7 @@ TABLE: list[tuple[Any, Any, Any]] = [
     (BERLIN, REFUSED, BERLIN.astimezone(dt.timezone(dt.timedelta(hours=2)))),
     (dt.datetime(2024, 1, 2), REFUSED, REFUSED),
     (dt.datetime(2024, 1, 2, tzinfo=dt.timezone(dt.timedelta(seconds=1))), REFUSED, REFUSED),
-    (dt.datetime(2024, 1, 2, tzinfo=OwnZone()), REFUSED, REFUSED),
+    (dt.datetime(2024, 1, 2, tzinfo=OwnZone()), REFUSED, dt.datetime(2024, 1, 2, tzinfo=UTC)),
     (dt.date(2024, 2, 29), REFUSED, EXACT),
     (dt.date(1, 1, 1), REFUSED, EXACT),
     (dt.time(1), REFUSED, REFUSED),
