@@ -175,8 +175,11 @@ class LocalCallback(Generic[P, R]):
 
     async def __call__(self, /, *args: P.args, **kwargs: P.kwargs) -> R:
         """Call it here as a peer would; whoever is given it may be on either side."""
-        result = self.function(*args, **kwargs)
-        return await result if isinstance(result, Awaitable) else result
+        result: Any = self.function(*args, **kwargs)
+        if isinstance(result, Awaitable):
+            result = await result
+        value: R = result
+        return value
 
     def pass_to(self, functions: PassedFunctions) -> None:
         """It is about to be passed to a peer."""

@@ -282,7 +282,7 @@ class RPCChannel:
             self._generator_threads,
             tracebacks=self._tracebacks,
         )
-        self._holding.produce = self._dispatcher.produce
+        self._holding.send = self._dispatcher.produce
         self._task_group.start_soon(self._read, name="kkrpc_py reader")
         self._task_group.start_soon(self._write, name="kkrpc_py writer")
         return self

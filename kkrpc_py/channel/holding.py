@@ -29,7 +29,7 @@ class Holding:
         self._host = host
         self._callbacks = callbacks
         self.generator_threads: Threads
-        self.produce: Callable[[IncomingCall, Any], None]
+        self.send: Callable[[IncomingCall, Any], None]
         """Sends a stream; the dispatcher's."""
 
     def callback(self, id: str) -> RemoteCallback[..., Any]:
@@ -45,6 +45,9 @@ class Holding:
             value.pass_to(functions)
             return value.function
         return value
+
+    def produce(self, call: IncomingCall, iterable: Any) -> None:
+        self.send(call, iterable)
 
     def producible(self, value: Any) -> Any:
         if hasattr(type(value), "__aiter__"):

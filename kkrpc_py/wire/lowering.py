@@ -149,15 +149,15 @@ class Lowering:
                 return found
         if kind in _JAVASCRIPT:
             return value  # superjson carries it, and nothing else does
-        if isinstance(value, enum.Enum):
+        if issubclass(kind, enum.Enum):
             return value.value
-        if isinstance(value, msgspec.Struct):
+        if issubclass(kind, msgspec.Struct):
             return _struct_fields(value)
         if dataclasses.is_dataclass(kind):
             return {field.name: getattr(value, field.name) for field in dataclasses.fields(kind)}
         if hasattr(kind, "__attrs_attrs__"):
             return {field.name: getattr(value, field.name) for field in kind.__attrs_attrs__}
-        if isinstance(value, tuple) and hasattr(kind, "_fields"):
+        if issubclass(kind, tuple) and hasattr(kind, "_fields"):
             return list(value)
         # Whoever has such a value has imported its library.
         pydantic: Any = sys.modules.get("pydantic")
