@@ -1,4 +1,4 @@
-"""One API for many connections: what belongs to each of them, names of one's own, and a call without the wire."""
+"""One API for many connections: what belongs to each, names of one's own, and a call without the wire."""
 
 import anyio
 
