@@ -15,7 +15,7 @@ from msgspec import UNSET
 
 from kkrpc_py.channel.expose import Exposed, Handler, Runs
 from kkrpc_py.channel.interceptors import Interceptor
-from kkrpc_py.channel.task import READING, VALUES, CallTask, Host, Outcome, StreamTask, checked
+from kkrpc_py.channel.task import READING, VALUES, CallTask, Host, Outcome, checked
 from kkrpc_py.channel.threads import Threads
 from kkrpc_py.channel.workers import WorkerPool
 from kkrpc_py.core.callbacks import Passed
@@ -143,6 +143,12 @@ class Dispatcher:
                 passed.handler.runs, passed.handler.inline, passed.handler.at_once = Runs.ON_LOOP, True, True
         handler: Handler = passed.handler
         outcome = None
+        if kwargs:
+            try:
+                handler.check_open(kwargs)
+            except TypeError as exc:
+                self._refuse(call, exc)
+                return
         if handler.at_once and not self.host.stopping:
             outcome = self._run_inline(call, handler, args, kwargs)
             if outcome is None:
@@ -152,8 +158,7 @@ class Dispatcher:
 
     def produce(self, call: IncomingCall, iterable: Any) -> None:
         """Send the values of `iterable` as `call`, a stream within a value."""
-        call.owner = task = StreamTask(self, self.host, call, READING, [])
-        task.iterable = iterable
+        call.owner = task = CallTask(self, self.host, call, READING, [], Outcome(iterable), kind="stream")
         self.pool.submit(task)
 
     def report_silent(self, error: BaseException) -> None:
@@ -185,21 +190,18 @@ class Dispatcher:
         self, call: IncomingCall, handler: Handler, args: list[Any], kwargs: dict[str, Any] | None
     ) -> Outcome | None:
         """Run a handler here, without a task; returns what a task has to deal with, most often nothing."""
+        validator = handler.validator
         try:
             if kwargs:
                 args, kwargs = checked(handler, args, kwargs, call.method)
                 result = contextvars.copy_context().run(handler.function, *args, **kwargs)
             else:
                 handler.check(len(args))
-                validator = handler.validator
-                if validator is None:
-                    result = contextvars.copy_context().run(handler.function, *args)
-                else:
-                    if not validator.is_plain(args):
-                        args, _ = validator.arguments(args, {}, call.method)
-                    result = contextvars.copy_context().run(handler.function, *args)
-                    if type(result) in VALUES:
-                        result = validator.result(result, call.method)
+                if validator is not None and not validator.is_plain(args):
+                    args, _ = validator.arguments(args, {}, call.method)
+                result = contextvars.copy_context().run(handler.function, *args)
+            if validator is not None and type(result) in VALUES:
+                result = validator.result(result, call.method)
         except KeyboardInterrupt as exc:
             self.host.crash(exc)
             return None

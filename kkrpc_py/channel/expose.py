@@ -127,10 +127,6 @@ class Exposed:
         """What reads the property at `path`: `read` as a handler without arguments."""
         return Handler.on_loop(lambda: self.read(path), ".".join(path), 0)
 
-    def write(self, path: tuple[str, ...], value: Any) -> None:
-        """Put `value` at `path`. Raises what `setter` and its handler raise."""
-        self.setter(path).function(value)
-
     def setter(self, path: tuple[str, ...]) -> Handler:
         """What sets the property at `path` to its one argument, and returns True.
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from types import GeneratorType
-from typing import Any, Protocol
+from typing import Any
 
 from kkrpc_py.channel.callbacks import CallbackHost, HeldCallbacks, LocalCallback, RemoteCallback
 from kkrpc_py.channel.stream import StreamCall, StreamReceiver
@@ -18,14 +18,10 @@ from kkrpc_py.core.calls import IncomingCall
 __all__ = ["Holding"]
 
 
-class HoldingHost(CallbackHost, Protocol):
-    """What it needs of its channel."""
-
-
 class Holding:
     """The `Holder` of one channel."""
 
-    def __init__(self, host: HoldingHost, callbacks: HeldCallbacks) -> None:
+    def __init__(self, host: CallbackHost, callbacks: HeldCallbacks) -> None:
         self._host = host
         self._callbacks = callbacks
         self.generator_threads: Threads

@@ -49,8 +49,9 @@ async def invoke_local(dispatcher: Dispatcher, method: str, args: list[Any], kwa
     try:
         result = await wrap(dispatcher.interceptors, ctx, innermost, note)
         if is_stream(result):
+            values = _Values(result, streams, dispatcher)
             returned = True
-            return _Values(result, streams, dispatcher)
+            return values
         return result
     finally:
         if not returned:
@@ -61,6 +62,7 @@ class _Values:
     """The values of a stream, for which the channel is the current one as for the handler itself."""
 
     def __init__(self, outermost: Any, streams: list[Any], dispatcher: Dispatcher) -> None:
+        self._streams: list[Any] = []
         self._iterator = aiter(outermost)
         self._streams = [*streams, *([] if self._iterator is outermost else [self._iterator])]
         self._dispatcher = dispatcher

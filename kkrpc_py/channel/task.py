@@ -44,7 +44,6 @@ __all__ = [
     "CheckedStream",
     "Host",
     "Outcome",
-    "StreamTask",
     "checked",
     "is_stream",
     "settle",
@@ -54,6 +53,8 @@ _log = logging.getLogger("kkrpc_py")
 
 VALUES = frozenset((bool, int, float, str, bytes, list, dict, tuple, type(None)))
 """Results that are neither a stream nor to be awaited, whatever they hold."""
+_OWN = frozenset(("callback", "stream"))
+"""Kinds of tasks for what this side has passed to the peer itself: no interceptor is concerned."""
 
 
 class Host(Link, Protocol):
@@ -115,7 +116,7 @@ class CallTask(msgspec.Struct, eq=False):
                     return
                 self.interrupt()  # what it returned is closed all the same
             try:
-                if self.dispatcher.interceptors and self.kind != "callback":
+                if self.dispatcher.interceptors and self.kind not in _OWN:
                     result = await self._invoke_wrapped()
                 else:
                     result = await self._invoke(self.args, self.kwargs)
@@ -358,29 +359,6 @@ class CallTask(msgspec.Struct, eq=False):
         self.results.clear()
         if error is not None:
             raise error
-
-
-class StreamTask(CallTask, eq=False):
-    """A stream within a value while it is read."""
-
-    iterable: Any = None
-
-    async def run(self) -> None:
-        try:
-            try:
-                self._note_result(self.iterable)
-                if not self.call.stopping():
-                    await self._stream(self.iterable)
-            finally:
-                if self.results:
-                    await self._close_streams()
-            if self.call.stopping():
-                self._answer_cancel()
-        except BaseException as exc:
-            if await self._answer_error(exc):
-                raise
-        finally:
-            self._let_go()
 
 
 class CheckedStream:

@@ -697,3 +697,30 @@ async def test_what_belongs_to_a_channel_is_nobodys_namespace() -> None:
                 await eve.remote()[path]("evil")
         assert heard == []
         hub.listeners.clear()
+
+
+async def test_keywords_change_nothing_of_what_an_inline_handler_promises() -> None:
+    class Wrong:
+        @kk.inline
+        def number(self, a: int, *, b: int = 0) -> int:
+            return "no number"  # type: ignore[return-value]  # which is what is to be found
+
+    async with linked(Wrong()) as (_, client):
+        for call in (client.remote().number(1), client.remote().number(1, b=2)):
+            with pytest.raises(kk.ValidationFailed, match="output"):
+                await call
+
+
+async def test_what_a_function_that_is_passed_has_settled_the_peer_cannot_name() -> None:
+    def write(text: str, path: str = "/tmp") -> str:
+        return path + text
+
+    class Caller:
+        async def call(self, function: Any) -> list[str]:
+            said = [await function("x")]
+            with pytest.raises(TypeError, match="path"):
+                await function("x", path="/etc")
+            return said
+
+    async with linked(Caller()) as (_, client):
+        assert await client.remote().call(functools.partial(write, path="/jail/")) == ["/jail/x"]

@@ -15,7 +15,7 @@ import os
 import threading
 import uuid
 from array import array
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Annotated, Any, ClassVar
 
 import anyio.lowlevel
@@ -28,6 +28,12 @@ import kkrpc_py as kk
 from kkrpc_py.channel.expose import Exposed
 from tests.channel.harness import linked
 from tests.channel.peer import request, response, result, scripted
+
+
+def sets_one(exposed: Exposed) -> Callable[[tuple[str, ...]], Any]:
+    """Sets what is at a path to 1, as a peer would."""
+    return lambda path: exposed.setter(path).function(1)
+
 
 RAN: list[str] = []
 """What ran that a look-up must not run."""
@@ -485,7 +491,9 @@ def test_what_is_not_listed_or_no_data_is_missing(path: str, how: str) -> None:
     before = [dict(vars(api)), dict(vars(Hostile)), list(Hostile.in_dict)]
     exposed = Exposed(api)
     with pytest.raises(kk.PropertyNotFound) as caught:
-        exposed.read(tuple(path.split("."))) if how == "read" else exposed.write(tuple(path.split(".")), 1)
+        exposed.read(tuple(path.split("."))) if how == "read" else exposed.setter(
+            tuple(path.split("."))
+        ).function(1)
     assert caught.value.message == not_found(path, REFUSED[path])
     after = [dict(vars(api)), dict(vars(Hostile)), list(Hostile.in_dict)]
     assert all(list(map(id, old)) == list(map(id, new)) for old, new in zip(before, after, strict=True))
@@ -556,7 +564,9 @@ HIDDEN: dict[str, str] = {
 def test_what_is_hidden_is_missing(path: str, how: str) -> None:
     exposed = Exposed(API())
     with pytest.raises(kk.PropertyNotFound) as caught:
-        exposed.read(tuple(path.split("."))) if how == "read" else exposed.write(tuple(path.split(".")), 1)
+        exposed.read(tuple(path.split("."))) if how == "read" else exposed.setter(
+            tuple(path.split("."))
+        ).function(1)
     assert caught.value.message == not_found(path, HIDDEN[path])
 
 
@@ -565,7 +575,7 @@ def test_what_may_be_read_is_not_writable_by_that(path: str) -> None:
     api = API()
     before = copy.deepcopy(vars(api)["own_dict"]["a"]), dict(API.table), api.annotated
     with pytest.raises(PermissionError) as caught:
-        Exposed(api).write(tuple(path.split(".")), "changed")
+        Exposed(api).setter(tuple(path.split("."))).function("changed")
     assert str(caught.value) == f"Property path {path} is not writable"
     assert (vars(api)["own_dict"]["a"], dict(API.table), api.annotated) == before
     assert Exposed(api).read(tuple(path.split("."))) == TAKEN[path]
@@ -577,7 +587,7 @@ def test_what_may_be_read_is_not_writable_by_that(path: str) -> None:
 def test_odd_paths(path: tuple[str, ...]) -> None:
     exposed = Exposed(API())
     at = next((segment for segment in path if segment != "table"), "table" if path else "")
-    for act in (exposed.read, functools.partial(exposed.write, value=1)):
+    for act in (exposed.read, sets_one(exposed)):
         with pytest.raises(kk.PropertyNotFound) as caught:
             act(path)
         assert caught.value.message == not_found(".".join(path), at)
@@ -610,7 +620,7 @@ def test_a_segment_is_text_and_no_subclass_of_it(segment: Any) -> None:
 
 def test_nothing_exposed_has_no_properties() -> None:
     exposed = Exposed(None)
-    for act in (exposed.read, functools.partial(exposed.write, value=1)):
+    for act in (exposed.read, sets_one(exposed)):
         with pytest.raises(kk.MethodNotFound, match="No API implementation available"):
             act(("a",))
 
@@ -795,12 +805,12 @@ def test_a_writable_is_an_attribute_of_each_instance() -> None:
 def test_the_peer_sets_what_is_writable() -> None:
     api, other = Child(), Child()
     exposed = Exposed(api)
-    exposed.write(("theme",), "dark")
+    exposed.setter(("theme",)).function("dark")
     assert exposed.read(("theme",)) == api.theme == "dark"
     assert other.theme == "light"
     api.theme = "own"
     assert exposed.read(("theme",)) == "own"
-    exposed.write(("items",), [3])
+    exposed.setter(("items",)).function([3])
     assert (api.items, other.items) == ([3], [1])
     taken = exposed.read(("items",))
     taken.append(4)
@@ -818,16 +828,16 @@ def test_a_writable_in_a_dict_is_a_box() -> None:
     api = {"settings": {"theme": box, "notifications": {"enabled": True}}, "_hidden": kk.writable(1)}
     exposed = Exposed(api)
     assert exposed.read(("settings", "theme")) == "light"
-    exposed.write(("settings", "theme"), "dark")
+    exposed.setter(("settings", "theme")).function("dark")
     assert box.value == "dark"
     box.value = "blue"
     assert exposed.read(("settings",)) == {"theme": "blue", "notifications": {"enabled": True}}
     for path in (("_hidden",), ("settings", "theme", "value"), ("settings", "absent")):
         with pytest.raises(kk.PropertyNotFound):
-            exposed.write(path, 1)
+            exposed.setter(path).function(1)
     for path in (("settings",), ("settings", "notifications", "enabled")):
         with pytest.raises(PermissionError):
-            exposed.write(path, 1)
+            exposed.setter(path).function(1)
     assert list(api["settings"]) == ["theme", "notifications"]  # type: ignore[arg-type, call-overload]  # a dict
 
 
@@ -837,9 +847,9 @@ def test_a_box_is_listed_in_a_dict_that_only_an_instance_names() -> None:
             self.settings = {"theme": kk.writable("light"), "secret": "s"}
 
     exposed = Exposed(API())
-    exposed.write(("settings", "theme"), "dark")
+    exposed.setter(("settings", "theme")).function("dark")
     assert exposed.read(("settings", "theme")) == "dark"
-    for act in (exposed.read, functools.partial(exposed.write, value=1)):
+    for act in (exposed.read, sets_one(exposed)):
         with pytest.raises(kk.PropertyNotFound):
             act(("settings", "secret"))
 
@@ -849,7 +859,7 @@ def test_a_writable_that_only_an_instance_names_is_nobodys() -> None:
         def __init__(self) -> None:
             self.theme = kk.writable("light")
 
-    for act in (Exposed(API()).read, functools.partial(Exposed(API()).write, value=1)):
+    for act in (Exposed(API()).read, sets_one(Exposed(API()))):
         with pytest.raises(kk.PropertyNotFound):
             act(("theme",))
 
@@ -864,8 +874,8 @@ def test_a_subclass_says_what_its_name_is() -> None:
             return ran("theme")
 
     with pytest.raises(PermissionError):
-        Exposed(Fixed()).write(("theme",), "dark")
-    for act in (Exposed(Computed()).read, functools.partial(Exposed(Computed()).write, value=1)):
+        Exposed(Fixed()).setter(("theme",)).function("dark")
+    for act in (Exposed(Computed()).read, sets_one(Exposed(Computed()))):
         with pytest.raises(kk.PropertyNotFound):
             act(("theme",))
 
@@ -877,7 +887,7 @@ def test_a_set_elsewhere_changes_nothing(path: str) -> None:
     api = Writables()
     before = dict(vars(Writables))
     with pytest.raises(kk.PropertyNotFound):
-        Exposed(api).write(tuple(path.split(".")), "x")
+        Exposed(api).setter(tuple(path.split("."))).function("x")
     assert vars(api) == {}
     assert dict(vars(Writables)) == before
 
@@ -890,11 +900,11 @@ def test_no_path_leads_into_the_value_of_a_writable() -> None:
 
     api = API()
     exposed = Exposed(api)
-    exposed.write(("settings",), {"f": print, "a": 2})
+    exposed.setter(("settings",)).function({"f": print, "a": 2})
     assert api.settings["a"] == 2
     with pytest.raises(kk.MethodNotFound):
         exposed.find("settings.f")
-    for act in (exposed.read, functools.partial(exposed.write, value=1)):
+    for act in (exposed.read, sets_one(exposed)):
         with pytest.raises(kk.PropertyNotFound):
             act(("settings", "a"))
 
@@ -902,18 +912,18 @@ def test_no_path_leads_into_the_value_of_a_writable() -> None:
 def test_what_is_set_is_checked_and_converted() -> None:
     api = Writables()
     exposed = Exposed(api)
-    exposed.write(("size",), 3)
+    exposed.setter(("size",)).function(3)
     with pytest.raises(kk.ValidationFailed) as caught:
-        exposed.write(("size",), -1)
+        exposed.setter(("size",)).function(-1)
     assert (caught.value.method, caught.value.phase) == ("size", "input")
     assert len(caught.value.issues) == 1
     with pytest.raises(kk.ValidationFailed):
-        exposed.write(("size",), "three")
+        exposed.setter(("size",)).function("three")
     assert api.size == 3
-    exposed.write(("table", "point"), {"x": 1})
+    exposed.setter(("table", "point")).function({"x": 1})
     assert Writables.table["point"].value == Point(1)
     with pytest.raises(kk.ValidationFailed) as caught:
-        exposed.write(("table", "point"), {"x": 1, "tags": [5]})
+        exposed.setter(("table", "point")).function({"x": 1, "tags": [5]})
     assert caught.value.method == "table.point"
     assert caught.value.issues[0].path == ("tags", 0)
     assert exposed.read(("table", "point")) == {"x": 1, "y": 0, "tags": []}
@@ -930,11 +940,11 @@ def test_a_dataclass_may_have_writable_fields() -> None:
     one, other = Config("a"), Config("b", "dark")  # type: ignore[arg-type]  # a checker wants the descriptor
     assert (one.theme, other.theme) == ("light", "dark")
     exposed = Exposed(one)
-    exposed.write(("theme",), "blue")
+    exposed.setter(("theme",)).function("blue")
     assert (one.theme, other.theme) == ("blue", "dark")
     assert Exposed({"config": one}).read(("config",)) == {"name": "a", "theme": "blue"}
     with pytest.raises(PermissionError):
-        exposed.write(("name",), "x")
+        exposed.setter(("name",)).function("x")
 
 
 def test_frozen_is_for_ones_own_code() -> None:
@@ -945,7 +955,7 @@ def test_frozen_is_for_ones_own_code() -> None:
     api = Config()
     with pytest.raises(dataclasses.FrozenInstanceError):
         api.theme = "dark"
-    Exposed(api).write(("theme",), "dark")
+    Exposed(api).setter(("theme",)).function("dark")
     assert api.theme == "dark"
 
 
@@ -960,7 +970,7 @@ def test_no_code_of_the_object_runs_when_it_is_set() -> None:
             return ran(name)
 
     exposed = Exposed(API())
-    exposed.write(("theme",), "dark")
+    exposed.setter(("theme",)).function("dark")
     assert exposed.read(("theme",)) == "dark"
 
 
@@ -974,7 +984,7 @@ def test_a_writable_needs_a_place() -> None:
         theme = kk.writable("light")
 
     for api in (Roomy(), Struct()):
-        Exposed(api).write(("theme",), "dark")
+        Exposed(api).setter(("theme",)).function("dark")
         assert api.theme == "dark"
 
     # Before 3.12 what is raised there comes wrapped.
@@ -990,7 +1000,7 @@ def test_a_writable_needs_a_place() -> None:
         pass
 
     Late.theme = kk.writable("light")  # type: ignore[attr-defined]  # too late for a name
-    for act in (Exposed(Late()).read, functools.partial(Exposed(Late()).write, value=1)):
+    for act in (Exposed(Late()).read, sets_one(Exposed(Late()))):
         with pytest.raises(TypeError, match="gets its name from a class body"):
             act(("theme",))
 

@@ -1155,3 +1155,16 @@ async def test_unread_streams_of_a_peer_are_bounded_in_bytes_together() -> None:
         assert refused > 30
         assert total > 500_000
         assert server.connection._argument_bytes == 0
+
+
+async def test_no_interceptor_is_concerned_with_a_stream_that_is_passed() -> None:
+    seen: list[str] = []
+
+    async def note(ctx: kk.CallContext, next: kk.Next) -> Any:
+        seen.append(ctx.method)
+        return await next()
+
+    source = Source()
+    async with linked(API(), interceptors=[note]) as (_, client):
+        assert await client.remote().read(source.numbers(3)) == [0, 1, 2]
+    assert seen == ["read"]
