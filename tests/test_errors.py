@@ -234,7 +234,7 @@ class Undecodable(UnicodeDecodeError):
 class Newish(ValueError):
     def __new__(cls, a: int, b: int) -> Newish:
         made = super().__new__(cls, a, b)
-        made.total = a + b  # type: ignore[attr-defined]
+        made.total = a + b  # type: ignore[attr-defined]  # as a program may
         return made
 
     def __init__(self, a: int, b: int) -> None:
@@ -583,7 +583,7 @@ def test_a_chain_is_cut_in_both_directions() -> None:
     for _ in range(14):
         deep = [deep]
     error = chained(7)
-    vars(error.__cause__.__cause__.__cause__.__cause__)["deep"] = deep  # type: ignore[union-attr]
+    vars(error.__cause__.__cause__.__cause__.__cause__)["deep"] = deep  # type: ignore[union-attr]  # it fails if the chain is shorter
     assert error_to_wire(error).cause["cause"]["cause"]["cause"]["deep"] == deep
     hostile: Any = {"name": "E", "message": "innermost"}
     for number in range(100):
@@ -835,7 +835,7 @@ class Curious(Exception):
 
 def test_an_error_whose_own_code_fails_is_reported_all_the_same() -> None:
     mute = Mute()
-    mute.code = 5  # type: ignore[attr-defined]
+    mute.code = 5  # type: ignore[attr-defined]  # a field of its own
     mute.__cause__ = ValueError("why")
     assert error_to_wire(mute) == ErrorValue(
         "Mute",
@@ -851,7 +851,7 @@ def test_an_error_whose_own_code_fails_is_reported_all_the_same() -> None:
     assert error_to_wire(Unset()).fields == {}
     assert error_to_wire(Unnoted("text"), with_traceback=True) == ErrorValue("Unnoted", "text")
     half = Unset()
-    half.code = 1  # type: ignore[attr-defined]
+    half.code = 1  # type: ignore[attr-defined]  # a field of its own
     assert error_to_wire(half).fields == {"code": 1}
 
 

@@ -6,8 +6,9 @@ This module owns no test. A peer without `hello` on either side stands for a sto
 from __future__ import annotations
 
 import contextlib
+import gc
 import threading
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
 
 import anyio
@@ -56,6 +57,17 @@ async def assert_quiet(*channels: kk.RPCChannel) -> None:
             assert (connection._arguments, connection._offered, connection._argument_bytes) == (0, 0, 0)
             if connection.agreed is not None:
                 assert connection.violations == 0
+
+
+@contextlib.contextmanager
+def without_collector() -> Iterator[None]:
+    """What is kept by a cycle stays, and is seen to stay."""
+    gc.collect()
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()
 
 
 def holds_no_function(channel: kk.RPCChannel) -> bool:

@@ -35,6 +35,7 @@ STOCK_TYPES = {
     "stream-cancel",
 }
 FEATURES = ["credit", "batch", "result", "cancel", "cbor"]
+ALL_FEATURES = [*FEATURES, "callback", "stream-arguments", "kwargs", "metadata"]
 _PING = "a ping of the scripted peer"
 
 

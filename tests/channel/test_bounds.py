@@ -235,7 +235,7 @@ async def test_those_who_wait_for_room_are_woken_a_few_at_a_time() -> None:
             await changed()
             woken += 1
 
-        channel._writer.room_changed = room_changed  # type: ignore[method-assign]
+        channel._writer.room_changed = room_changed  # type: ignore[method-assign]  # to see each wait
 
         async def call() -> None:
             await channel.remote().take("x" * 5000)

@@ -27,23 +27,35 @@ from anyio.lowlevel import checkpoint
 
 import kkrpc_py as kk
 from kkrpc_py.channel.callbacks import HeldCallbacks
-from tests.channel.harness import BOUND, Log, assert_quiet, holds_no_function, linked, until
-from tests.channel.peer import FEATURES, Peer, as_cbor, hello, request, response, result, scripted
+from tests.channel.harness import (
+    BOUND,
+    Log,
+    assert_quiet,
+    holds_no_function,
+    linked,
+    until,
+    without_collector,
+)
+from tests.channel.peer import (
+    ALL_FEATURES,
+    Peer,
+    as_cbor,
+    hello,
+    request,
+    response,
+    result,
+    scripted,
+)
 
 pytestmark = pytest.mark.anyio
 
-PEER = [*FEATURES, "callback", "stream-arguments", "kwargs", "metadata"]
 STOCK = {"hello": False}
 
 
 @pytest.fixture(autouse=True)
 def no_collector() -> Iterator[None]:
-    gc.collect()
-    gc.disable()
-    try:
+    with without_collector():
         yield
-    finally:
-        gc.enable()
 
 
 @dataclasses.dataclass
@@ -282,7 +294,7 @@ async def test_the_same_function_has_the_same_id() -> None:
 
     def function() -> None: ...
 
-    counter, items = Counter(), []  # type: ignore[var-annotated]
+    counter, items = Counter(), []  # type: ignore[var-annotated]  # of anything
     scope = kk.callback(function)
     async with linked(API()) as (server, client):
         api = client.remote()
@@ -340,7 +352,7 @@ async def test_its_errors_are_its_own() -> None:
         assert isinstance(seen[2], kk.RemoteError)
         assert isinstance(seen[3], TypeError)
         assert "2" in str(seen[3])
-        assert seen[4].name == "NotSerializable"  # type: ignore[attr-defined]
+        assert seen[4].name == "NotSerializable"  # type: ignore[attr-defined]  # seen holds errors and others
         seen.clear()
         with pytest.raises(ZeroDivisionError, match="now"):
             await api.apply(now)
@@ -433,7 +445,7 @@ async def test_a_callback_that_returns_a_stream() -> None:
 
         async def total(self, function: Any) -> int:
             stream = await function(1000)
-            return await stream.result()  # type: ignore[no-any-return]
+            return await stream.result()  # type: ignore[no-any-return]  # what the stream ended with
 
     async with linked(Reading()) as (server, client):
         api = client.remote()
@@ -1196,7 +1208,7 @@ async def test_a_deep_function_waits_for_the_answer_to_the_hello() -> None:
             tg.start_soon(channel.remote().nothing, {"f": print}, print)
             await anyio.wait_all_tasks_blocked()
             assert holds_no_function(channel)
-            await peer.send(response(id, result={"protocol": 1, "features": PEER}))
+            await peer.send(response(id, result={"protocol": 1, "features": ALL_FEATURES}))
             asked = await peer.next()
             assert asked["callbackIds"] == ["1"]
             assert asked["args"] == [{"f": "__callback__1"}, "__callback__1"]
@@ -1254,7 +1266,7 @@ async def test_a_callback_of_a_peer_that_turns_out_stock_is_not_waited_for() -> 
 async def greeted(api: Any = None, **options: Any) -> Any:
     """A channel whose peer has said hello with every feature."""
     async with scripted(API() if api is None else api, **options) as (channel, peer):
-        await peer.exchange(hello(features=PEER))
+        await peer.exchange(hello(features=ALL_FEATURES))
         yield channel, peer
         await alive(peer)
 

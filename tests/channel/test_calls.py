@@ -271,7 +271,7 @@ def test_a_remote_is_no_sequence_and_has_no_private_names() -> None:
             with pytest.raises(TypeError):
                 iter(api)
             with pytest.raises(AttributeError, match="underscore"):
-                api._private  # noqa: B018
+                api._private  # noqa: B018 - the look-up is what fails
             with pytest.raises(TypeError):
                 api()
             with pytest.raises(TypeError):
@@ -728,7 +728,7 @@ async def test_an_error_passes_through_two_channels() -> None:
     class Failing:
         async def value(self) -> None:
             error = ValueError("far away")
-            error.code = 7  # type: ignore[attr-defined]
+            error.code = 7  # type: ignore[attr-defined]  # a field of its own
             raise error
 
     async with linked(Failing()) as (_, far):

@@ -173,13 +173,13 @@ class API:
     class Shadowed:
         pass
 
-    Shadowed = kk.constructible(Shadowed)  # type: ignore[misc]
+    Shadowed = kk.constructible(Shadowed)  # type: ignore[misc]  # marked later, as a program may
 
     def __init__(self) -> None:
         self.Own = Greeter
         self.annotated = Greeter
         self.own_dict = {"Greeter": Greeter}
-        self.Shadowed = Greeter  # type: ignore[misc]
+        self.Shadowed = Greeter  # type: ignore[misc]  # what hides the class is the point
 
     def method(self) -> None:
         RAN.append("method")

@@ -40,7 +40,7 @@ def public(*args: Any) -> list[Any]:
     return ["public", *args]
 
 
-public.helper = public  # type: ignore[attr-defined]
+public.helper = public  # type: ignore[attr-defined]  # functions take attributes
 
 
 async def secret(*args: Any) -> str:
@@ -280,7 +280,7 @@ class API(Base[int]):
     def overridden(self) -> str:
         return "overridden"
 
-    def shadowed(self) -> None:  # type: ignore[no-redef]
+    def shadowed(self) -> None:  # type: ignore[no-redef]  # the second is the one that counts
         raise AssertionError("reached")
 
     def _hidden(self) -> None:

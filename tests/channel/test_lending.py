@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import gc
 import logging
 import random
 from collections.abc import Iterator
@@ -14,22 +13,16 @@ import pytest
 from anyio.lowlevel import checkpoint
 
 import kkrpc_py as kk
-from tests.channel.harness import BOUND, linked, until
-from tests.channel.peer import FEATURES, hello, request, result, scripted
+from tests.channel.harness import BOUND, linked, until, without_collector
+from tests.channel.peer import ALL_FEATURES, hello, request, result, scripted
 
 pytestmark = pytest.mark.anyio
-
-PEER = [*FEATURES, "callback", "stream-arguments", "kwargs", "metadata"]
 
 
 @pytest.fixture(autouse=True)
 def no_collector() -> Iterator[None]:
-    gc.collect()
-    gc.disable()
-    try:
+    with without_collector():
         yield
-    finally:
-        gc.enable()
 
 
 class API:
@@ -140,7 +133,7 @@ async def gibberish(seed: int) -> None:
     logger.addFilter(fault)
     try:
         async with scripted(api, limits=kk.Limits(cleanup_seconds=0.1, callbacks=50)) as (channel, peer):
-            await peer.exchange(hello(features=PEER))
+            await peer.exchange(hello(features=ALL_FEATURES))
             remote = channel.remote()
 
             async def act() -> None:

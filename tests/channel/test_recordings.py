@@ -310,12 +310,12 @@ class ServerAPI:
     async def returning(self, count: int) -> Any:
         return (number for number in range(count))
 
-    async def withCallback(self, number: int, callback: Any) -> int:  # noqa: N802
+    async def withCallback(self, number: int, callback: Any) -> int:  # noqa: N802 - its name in the recordings
         await callback(number)
         callback.notify(number + 1)
         return number
 
-    async def lateCallback(self, ms: int, callback: Any) -> str:  # noqa: N802
+    async def lateCallback(self, ms: int, callback: Any) -> str:  # noqa: N802 - its name in the recordings
         threading.Timer(ms / 1000, callback.notify, ["late"]).start()
         return "scheduled"
 
@@ -328,37 +328,37 @@ class ServerAPI:
     async def argc(self, *args: Any) -> int:
         return len(args)
 
-    async def argTypes(self, *args: Any) -> list[str]:  # noqa: N802
+    async def argTypes(self, *args: Any) -> list[str]:  # noqa: N802 - its name in the recordings
         return [await self.kindOf(value) for value in args]
 
-    async def kindOf(self, value: Any) -> str:  # noqa: N802
+    async def kindOf(self, value: Any) -> str:  # noqa: N802 - its name in the recordings
         return KINDS[type(value)]
 
-    async def bigBytes(self, count: int) -> bytes:  # noqa: N802
+    async def bigBytes(self, count: int) -> bytes:  # noqa: N802 - its name in the recordings
         return bytes(index * 7 % 256 for index in range(count))
 
-    async def byteInfo(self, data: bytes) -> dict[str, Any]:  # noqa: N802
+    async def byteInfo(self, data: bytes) -> dict[str, Any]:  # noqa: N802 - its name in the recordings
         assert type(data) is bytes
         return {"ctor": "Uint8Array", "length": len(data), "sum": sum(data)}
 
     async def dates(self) -> Any:
         return DATES
 
-    async def throwCustom(self) -> None:  # noqa: N802
+    async def throwCustom(self) -> None:  # noqa: N802 - its name in the recordings
         data = {"field": "email", "rules": [1, "two", {"deep": True}]}
         raise ValidationError("validation failed", code="E_VALID", data=data) from Error("root cause")
 
-    async def throwPlainCause(self) -> None:  # noqa: N802
+    async def throwPlainCause(self) -> None:  # noqa: N802 - its name in the recordings
         cause = {"reason": "disk full", "errno": 28}
         raise kk.RemoteError("ValidationError", "with plain cause", cause=cause)
 
-    async def throwString(self) -> None:  # noqa: N802
+    async def throwString(self) -> None:  # noqa: N802 - its name in the recordings
         raise Error("just a string")
 
-    async def throwType(self) -> None:  # noqa: N802
+    async def throwType(self) -> None:  # noqa: N802 - its name in the recordings
         raise TypeError("Cannot read properties of null (reading 'x')")
 
-    async def throwEmpty(self) -> None:  # noqa: N802
+    async def throwEmpty(self) -> None:  # noqa: N802 - its name in the recordings
         raise Error("")
 
 

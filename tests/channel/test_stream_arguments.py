@@ -17,9 +17,18 @@ import pytest
 from anyio.lowlevel import checkpoint
 
 import kkrpc_py as kk
-from tests.channel.harness import BOUND, Log, assert_quiet, handler_threads, linked, threads_gone, until
+from tests.channel.harness import (
+    BOUND,
+    Log,
+    assert_quiet,
+    handler_threads,
+    linked,
+    threads_gone,
+    until,
+    without_collector,
+)
 from tests.channel.peer import (
-    FEATURES,
+    ALL_FEATURES,
     Peer,
     ack,
     cancel,
@@ -35,17 +44,11 @@ from tests.channel.peer import (
 
 pytestmark = pytest.mark.anyio
 
-PEER = [*FEATURES, "callback", "stream-arguments", "kwargs", "metadata"]
-
 
 @pytest.fixture(autouse=True)
 def no_collector() -> Iterator[None]:
-    gc.collect()
-    gc.disable()
-    try:
+    with without_collector():
         yield
-    finally:
-        gc.enable()
 
 
 @dataclasses.dataclass
@@ -728,7 +731,7 @@ async def test_a_stream_waits_for_the_answer_to_the_hello() -> None:
             tg.start_soon(channel.remote().take, {"s": source.numbers(2)})
             await anyio.wait_all_tasks_blocked()
             assert not channel.connection.incoming
-            await peer.send(response(greeting["id"], result={"protocol": 1, "features": PEER}))
+            await peer.send(response(greeting["id"], result={"protocol": 1, "features": ALL_FEATURES}))
             asked = await peer.next()
             [id] = asked["streamIds"]
             assert asked["args"] == [{"s": id}]
@@ -770,7 +773,7 @@ async def test_a_call_that_waits_for_the_hello_is_cancelled() -> None:
             tg.start_soon(channel.remote().take, source.numbers(2), print)
             await anyio.wait_all_tasks_blocked()
             tg.cancel_scope.cancel()
-        await peer.send(response(greeting["id"], result={"protocol": 1, "features": PEER}))
+        await peer.send(response(greeting["id"], result={"protocol": 1, "features": ALL_FEATURES}))
         assert await peer.exchange() == []
         assert not channel.connection.incoming
         assert len(channel.connection.passage.functions) == 0
@@ -780,7 +783,7 @@ async def test_a_call_that_waits_for_the_hello_is_cancelled() -> None:
 async def test_a_peer_that_lacks_a_feature_still_reads(missing: str) -> None:
     source = Source()
     async with scripted(API()) as (channel, peer):
-        await peer.exchange(hello(features=[feature for feature in PEER if feature != missing]))
+        await peer.exchange(hello(features=[feature for feature in ALL_FEATURES if feature != missing]))
         async with anyio.create_task_group() as tg:
             tg.start_soon(channel.remote().take, source.on_a_thread(3))
             asked = await peer.next()
@@ -801,7 +804,7 @@ async def test_a_peer_that_lacks_a_feature_still_reads(missing: str) -> None:
 @contextlib.asynccontextmanager
 async def greeted(api: Any = None, **options: Any) -> Any:
     async with scripted(API() if api is None else api, **options) as (channel, peer):
-        await peer.exchange(hello(features=PEER))
+        await peer.exchange(hello(features=ALL_FEATURES))
         yield channel, peer
         assert await peer.exchange(request("alive", "echo", 1)) == [result("alive", 1)]
         assert channel.connection._arguments == channel.connection._offered == 0

@@ -1,7 +1,7 @@
 """Hostile CBOR: bounded time and memory, one kind of error, and the allow-list of tags (VAL-6, VAL-7)."""
 
 # Tables of odd input, as dense as they can be read.
-# ruff: noqa: E501
+# ruff: noqa: E501 - a row of a table is one line
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """JSON read and written exactly; bounds on nesting and digits that take no more than linear time."""
 
 # Tables of odd input, as dense as they can be read.
-# ruff: noqa: E501
+# ruff: noqa: E501 - a row of a table is one line
 
 from __future__ import annotations
 
