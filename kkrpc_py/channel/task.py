@@ -301,8 +301,11 @@ class CallTask(msgspec.Struct, eq=False):
                 error = self.producer.error
             elif self.producer is not None and self.producer.invalid is not None:
                 error = self.producer.invalid
-                with anyio.move_on_after(host.connection.limits.cleanup_seconds, shield=True):
-                    await self.producer.drain()  # the chunks before it were fine
+                try:
+                    with anyio.move_on_after(host.connection.limits.cleanup_seconds, shield=True):
+                        await self.producer.drain()  # the chunks before it were fine
+                except KkrpcError as unsendable:  # by their annotation, that is
+                    error = unsendable
             else:
                 # Nobody asked for it: raised by the handler, or aimed at a task that is ours.
                 error = CallCancelled("the handler was cancelled")

@@ -8,8 +8,10 @@ import enum
 from collections.abc import AsyncIterator, Callable, Generator, Iterator
 from typing import Annotated, Any
 
+import anyio
 import msgspec
 import pytest
+from anyio.lowlevel import checkpoint
 
 import kkrpc_py as kk
 from kkrpc_py.channel import issues
@@ -261,3 +263,25 @@ async def test_a_stream_of_another_peer_passes_its_result_on(wrapped: bool) -> N
             stream = await client.remote().steps(3)
             assert [number async for number in stream] == [0, 1, 2]
             assert await stream == "done"
+
+
+async def test_a_chunk_that_cannot_be_sent_before_one_that_is_wrong_ends_that_stream_alone() -> None:
+    class Mixed:
+        async def rows(self) -> AsyncIterator[dict[str, Any]]:
+            for n in range(100):
+                yield {"n": n}
+            await checkpoint()
+            yield {"n": object()}  # a mapping by text, which nothing carries
+            yield "wrong"  # type: ignore[misc]  # which is what is to be found
+            await anyio.sleep_forever()
+
+        async def add(self, a: int, b: int) -> int:
+            return a + b
+
+    async with linked(Mixed()) as (_, client):
+        seen = []
+        with pytest.raises(kk.RemoteError, match="object"):
+            async for row in client.remote().rows():
+                seen.append(row["n"])
+        assert seen == list(range(100))
+        assert await client.remote().add(1, 2) == 3
