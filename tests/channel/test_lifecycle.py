@@ -421,7 +421,7 @@ async def test_blocked_threads_do_not_hold_up_the_closing(kind: str) -> None:
 async def test_a_stream_that_does_not_close_is_given_up(caplog: pytest.LogCaptureFixture) -> None:
     ours, theirs = memory_byte_streams()
 
-    class Stuck(type(ours)):  # type: ignore[misc]
+    class Stuck(type(ours)):  # type: ignore[misc]  # a class known at run time alone
         async def aclose(self) -> None:
             await super().aclose()
             await anyio.sleep_forever()
@@ -665,7 +665,7 @@ async def test_noise_goes_to_the_hook_or_the_log(caplog: pytest.LogCaptureFixtur
             ours, theirs = memory_byte_streams()
             async with kk.RPCChannel(ours, passthrough=hook) as client:
                 await theirs.send(b"hello from printf\n")
-                await until(lambda client=client: client.connection.noise == 1)  # type: ignore[misc]
+                await until(lambda client=client: client.connection.noise == 1)  # type: ignore[misc]  # see harness
                 assert not client.closed
             await theirs.aclose()
     assert lines == [b"hello from printf"] * 2

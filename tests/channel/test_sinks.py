@@ -29,7 +29,7 @@ class API:
         for i in range(n):
             await sink.send(i)
 
-    async def bare_annotation(self, n: int, out: StreamSink) -> None:  # type: ignore[type-arg]
+    async def bare_annotation(self, n: int, out: StreamSink) -> None:  # type: ignore[type-arg]  # as many write it
         await out.send(n)
 
     async def keyword_only(self, n: int, *, sink: kk.StreamSink[int]) -> None:

@@ -92,7 +92,7 @@ async def _connected(server: Server, connect: Callable[[], object]) -> AsyncGene
 
     async with anyio.create_task_group() as tg:
         tg.start_soon(server.serve, handler)
-        client: ByteStream = await connect()  # type: ignore[misc]
+        client: ByteStream = await connect()  # type: ignore[misc]  # one of several factories
         await arrived.wait()
         async with client:
             yield accepted[0], client

@@ -115,7 +115,7 @@ async def test_a_closed_stream_says_so(name: str, tmp_path: Path) -> None:
             with pytest.raises(anyio.ClosedResourceError):
                 await one.send(b"x")
             with pytest.raises(anyio.ClosedResourceError):
-                one.send_nowait(b"x")  # type: ignore[attr-defined]
+                one.send_nowait(b"x")  # type: ignore[attr-defined]  # ours have it
 
 
 @each(HALF_CLOSING)
@@ -218,7 +218,7 @@ async def test_a_waiting_send_is_not_overtaken(name: str, tmp_path: Path) -> Non
         async with PAIRS[name](tmp_path) as (one, other), anyio.create_task_group() as tg:
             tg.start_soon(one.send, b"a" * (4 << 20))
             await receive_exactly(other, 1)
-            assert one.send_nowait(b"b") == 0  # type: ignore[attr-defined]
+            assert one.send_nowait(b"b") == 0  # type: ignore[attr-defined]  # ours have it
             assert set(await receive_exactly(other, (4 << 20) - 1, 1 << 20)) == set(b"a")
 
 
@@ -229,7 +229,7 @@ async def test_send_nowait_takes_what_goes(name: str, tmp_path: Path) -> None:
             sent = b""
             for number in range(100_000):
                 data = b"%06d" % number * 20
-                count = one.send_nowait(data)  # type: ignore[attr-defined]
+                count = one.send_nowait(data)  # type: ignore[attr-defined]  # ours have it
                 assert 0 <= count <= len(data)
                 sent += data[:count]
                 if count < len(data):

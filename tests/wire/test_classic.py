@@ -1,7 +1,7 @@
 """The classic dialect: what is read, what is malformed, what is noise, and the order of keys."""
 
 # A line on the wire is a line here.
-# ruff: noqa: E501
+# ruff: noqa: E501 - a row of a table is one line
 
 from __future__ import annotations
 
