@@ -54,6 +54,8 @@ THIRD_PARTY: dict[str, set[str]] = {
     "core": {"msgspec"},
     "transports": {"anyio"},
     "otel": {"opentelemetry"},
+    # jsonschema for those who write cases.
+    "conformance": {"anyio", "cbor2", "jsonschema", "referencing"},
 }
 OTHERS_MAY_USE = {"anyio", "msgspec", "cbor2"}
 # Used where they are installed, never required: their importers look first whether the loop is theirs.

@@ -1,0 +1,255 @@
+"""The linter's look into a single case or vector: fresh where that is due, patterns, captures, features.
+
+It counts on the schemas having been checked (`lint`). It plays nothing.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import cbor2
+
+__all__ = ["problems_of_steps", "problems_of_vector"]
+
+Case = Mapping[str, Any]
+Check = Callable[[str, Any], Sequence[str]]
+"""Problems of a value by the schema of a kind: `_Schemas.problems`."""
+
+_TYPES = {"string", "integer", "number", "boolean", "null", "list", "object"}
+_SENT = {"$repeat", "$range", "$nested", "$ref"}
+# Beyond RE2, which a runner in another language may have.
+_NOT_RE2 = re.compile(r"\(\?(<?[=!]|P=|\(|>)|\\[1-9]|[*+?}]\+")
+_MOST_BYTES = 64 * 1024 * 1024
+_EXACT = 2**53 - 1
+_WORD_FEATURES = {word: word for word in "decimal rational uuid ip complex date datetime set".split()}
+_WORD_FEATURES["array"] = "arrays"
+
+
+def problems_of_steps(case: Case, check: Check) -> list[str]:
+    """What is wrong with a case beyond its schema."""
+    return [*_fresh(case), *_features(case), *_kit_ids(case), *_Walk(check).problems(case)]
+
+
+def problems_of_vector(vector: Case) -> list[str]:
+    """What is wrong with a vector beyond its schema."""
+    codec: str = vector["codec"]
+    needed = set() if codec == "json" else {codec}
+    if codec != "superjson":
+        needed |= _word_features(vector.get("value"))
+    missing = sorted(needed - set(vector.get("features", ())))
+    problems = [f"it needs the feature {name} and does not say so" for name in missing]
+    unlike = {"json": "frame", "superjson": "frame", "cbor": "noise"}[codec]
+    if vector.get("error") == unlike:
+        problems.append(f"the error of bytes in {codec} cannot be {unlike} (FRM-4, FRM-9)")
+    return problems
+
+
+def _word_features(words: Any) -> set[str]:
+    """Features without which a testee has no such value."""
+    if isinstance(words, list):
+        return set().union(*map(_word_features, words))
+    if not isinstance(words, dict):
+        return set()
+    found = set().union(*map(_word_features, words.values()))
+    for kind, content in words.items():
+        if kind in _WORD_FEATURES:
+            found.add(_WORD_FEATURES[kind])
+        elif kind == "int" and isinstance(content, str) and abs(int(content)) > _EXACT:
+            found.add("bigint")
+    return found
+
+
+# A process of its own ------------------------------------------------------------------------
+
+
+def _fresh(case: Case) -> Iterator[str]:
+    if case.get("fresh"):
+        return
+    for number, step in enumerate(case["steps"]):
+        kind = next((kind for kind in ("end_input", "exit", "first_bytes") if kind in step), None)
+        if kind is not None:
+            yield f"step {number}: a case with {kind} is fresh"
+        elif any(message.get("method") == "kkrpc.hello" for message in _messages(step)):
+            yield f"step {number}: a case whose steps are about the hello is fresh"
+    if fault := _malformed_bytes(case["steps"]):
+        yield f"{fault}: a case with malformed bytes is fresh"
+
+
+def _messages(step: Case) -> list[Mapping[str, Any]]:
+    patterns = step.get("send", step.get("expect", ()))
+    listed = patterns if isinstance(patterns, list) else [patterns]
+    return [message for message in listed if isinstance(message, dict)]
+
+
+def _malformed_bytes(steps: Sequence[Case]) -> str:
+    """What among the bytes that the case writes is no frame and no line of noise; empty if nothing is."""
+    pending = b""
+    for number, step in enumerate(steps):
+        if "write" in step:
+            try:
+                pending = _rest(pending + _bytes_of(step["write"]))
+            except ValueError as exc:
+                return f"step {number}: {exc}"
+        elif "send" in step and pending:
+            return f"step {number}: it is sent in the middle of a line"
+    return "the last bytes are no whole line or frame" if pending else ""
+
+
+def _bytes_of(parts: Sequence[Case]) -> bytes:
+    written = b""
+    for part in parts:
+        if "text" in part:
+            written += part["text"].encode("utf-8", "surrogatepass")
+        elif "hex" in part:
+            written += bytes.fromhex(part["hex"])
+        elif "frame" in part:
+            payload = bytes.fromhex(part["frame"])
+            written += b"\xd8\x18" + cbor2.dumps(payload)
+        else:
+            repeated = _bytes_of(part["repeat"])
+            if len(repeated) * part["times"] > _MOST_BYTES:
+                raise ValueError("it writes more than 64 MiB")
+            written += repeated * part["times"]
+    return written
+
+
+def _rest(written: bytes) -> bytes:
+    """What follows the last whole frame or line. Raises ValueError for what is malformed."""
+    while written := written.lstrip(b" \t\r\n"):
+        if written.startswith(b"\xd8\x18"):
+            reader = io.BytesIO(written[2:])
+            try:
+                payload = cbor2.load(reader)
+            except (cbor2.CBORDecodeEOF, EOFError):
+                return written
+            content = io.BytesIO(payload)
+            try:
+                cbor2.load(content)
+            except Exception as exc:
+                raise ValueError(f"a CBOR frame that cannot be read ({exc})") from exc
+            if content.tell() < len(payload):
+                raise ValueError("a CBOR frame that cannot be read (more than one item)")
+            written = written[2 + reader.tell() :]
+            continue
+        line, feed, written_after = written.partition(b"\n")
+        if not feed:
+            return written
+        if line.startswith(b"{"):
+            try:
+                json.loads(line)
+            except (ValueError, RecursionError) as exc:
+                raise ValueError("a line that begins with { and is no JSON") from exc
+        written = written_after
+    return b""
+
+
+# Features and ids ----------------------------------------------------------------------------
+
+
+def _features(case: Case) -> Iterator[str]:
+    needed = {"superjson"} if case.get("session") == "superjson" else set[str]()
+    for step in case["steps"]:
+        if step.get("serialization") in {"superjson", "cbor"}:
+            needed.add(step["serialization"])
+        methods = [
+            step.get("call"),
+            *(message.get("method") for message in _messages(step) if "send" in step),
+        ]
+        for method in methods:
+            if method in {"noise", "counted"}:
+                needed.add(method)
+            elif isinstance(method, str) and method.startswith("typed."):
+                needed.add("validation")
+    for name in sorted(needed - set(case.get("features", ()))):
+        yield f"it needs the feature {name} and does not say so"
+
+
+def _kit_ids(case: Case) -> Iterator[str]:
+    for number, step in enumerate(case["steps"]):
+        message = step.get("send", {})
+        if isinstance(message.get("id"), str) and message["id"].startswith("kit:"):
+            yield f"step {number}: ids that begin with kit: are the kit's own"
+
+
+# Patterns ------------------------------------------------------------------------------------
+
+
+class _Walk:
+    """One walk through the steps of a case, in order, with what was captured so far."""
+
+    def __init__(self, check: Check) -> None:
+        self._check = check
+        self._captured: set[str] = set()
+        self._found: list[str] = []
+
+    def problems(self, case: Case) -> list[str]:
+        for number, step in enumerate(case["steps"]):
+            before = len(self._found)
+            for key in ("send", "args"):
+                self._value(step.get(key), is_pattern=False)
+            chunks = step.get("chunks", {})
+            for pattern in (step.get("expect"), chunks.get("id"), chunks.get("values"), step.get("result")):
+                self._value(pattern, is_pattern=True)
+            self._found[before:] = [f"step {number}: {problem}" for problem in self._found[before:]]
+        return self._found
+
+    def _value(self, value: Any, *, is_pattern: bool) -> None:
+        if isinstance(value, list):
+            for each in value:
+                self._value(each, is_pattern=is_pattern)
+        elif isinstance(value, dict):
+            words = [key for key in value if key.startswith("$")]
+            if not words:
+                for each in value.values():
+                    self._value(each, is_pattern=is_pattern)
+            elif len(value) > 1:
+                self._found.append(f"{words[0]} stands beside other keys")
+            else:
+                self._special(words[0], value[words[0]], is_pattern=is_pattern)
+
+    def _special(self, word: str, content: Any, *, is_pattern: bool) -> None:
+        if not is_pattern and word not in _SENT:
+            self._found.append(f"{word} has no meaning in what is sent")
+            return
+        match word, content:
+            case (("$any" | "$absent"), True):
+                pass
+            case "$type", str() if content in _TYPES:
+                pass
+            case "$capture", str():
+                self._captured.add(content)
+            case ("$ref", str()) | ("$plus", [str(), int()]):
+                name = content if isinstance(content, str) else content[0]
+                if name not in self._captured:
+                    self._found.append(f"{word}: {name!r} was not captured before")
+            case "$regex", str():
+                self._regex(content)
+            case "$oneof", [_, *_]:
+                self._value(content, is_pattern=True)
+            case "$between", [int() | float() as least, int() | float() as most] if least <= most:
+                pass
+            case (("$has" | "$error"), dict()):
+                self._value(content, is_pattern=True)
+            case "$words", dict():
+                self._found.extend(f"$words: {problem}" for problem in self._check("words", content))
+            case "$repeat", [str(), int() as times] if times >= 0:
+                pass
+            case "$range", [int() as first, int() as after] if first <= after:
+                pass
+            case "$nested", [int() as depth, inner] if depth >= 0:
+                self._value(inner, is_pattern=is_pattern)
+            case _:
+                self._found.append(f"{word}: {json.dumps(content)[:80]} is no pattern of README.md")
+
+    def _regex(self, expression: str) -> None:
+        try:
+            re.compile(expression)
+        except re.error as exc:
+            self._found.append(f"$regex: {expression!r}: {exc}")
+        else:
+            if _NOT_RE2.search(expression):
+                self._found.append(f"$regex: {expression!r} is more than RE2 knows")
