@@ -25,7 +25,8 @@ def error_of(spec: dict[str, Any]) -> BaseException:
     """The exception that `fail` and `{"raise": …}` raise.
 
     Each name gets a class of its own, so that the library sees a handler's class and no error of its own; but
-    what steers the interpreter or the loop is itself, since what it does to the channel is the question (ERR-6).
+    what steers the interpreter or the loop is itself, since what it does to the channel is the question
+    (ERR-6).
     """
     name, message = spec.get("name", "Error"), spec.get("message", "")
     kind: Any = _STEERING.get(name) or type(name, (Exception,), {})

@@ -1,8 +1,8 @@
 """Values in words as the values of kkrpc_py, and back, for the reference testee.
 
-It owns what kkrpc_py has beyond Python: the types of JavaScript, errors, functions and streams, and arrays with a
-shape. All else is in `words`, which is imported with this module where a value in words comes; most processes
-that a run starts never see one.
+It owns what kkrpc_py has beyond Python: the types of JavaScript, errors, functions and streams, and arrays with
+a shape. All else is in `words`, which is imported with this module where a value in words comes; most
+processes that a run starts never see one.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def _own_words(value: Any) -> Mapping[str, Any] | None:
 
 
 def from_words(words: Any, function: Callable[[Any], Any], stream: Callable[[Any], Any]) -> Any:
-    """The value that the words say; raises BadWords. `function` and `stream` make what only the testee can."""
+    """The value that the words say; raises BadWords. `function` and `stream` make those two."""
     return w.from_words(
         words,
         function=function,

@@ -275,7 +275,8 @@ def _array(content: Any, read: Hook) -> Any:
         raise BadWords("the shape of an array must fit its items")
     if len(shape) == 1:
         return numbers
-    return memoryview(numbers).cast("B").cast(numbers.typecode, shape) if numbers else memoryview(numbers)
+    view: Any = memoryview(numbers)
+    return view.cast("B").cast(numbers.typecode, shape) if numbers else view  # it has no empty dimensions
 
 
 def _int(text: Any) -> int:
