@@ -177,7 +177,7 @@ class Callee(Half):
             return None
         call = self._begin(id, method, size)
         if call is None:
-            return self._violation("more calls at once than Limits.calls or Limits.call_bytes")
+            return self._too_many()
         if type(message) is m.Request:
             return ev.CallRequested(call, args, kwargs, message.meta)
         return ev.ConstructRequested(call, args, kwargs, message.meta)
@@ -211,11 +211,14 @@ class Callee(Half):
             self.incoming[id] = call
         return call
 
+    def _too_many(self) -> ev.Event:
+        return self._violation("more calls at once than Limits.calls or Limits.call_bytes")
+
     def _on_get(self, message: m.Get, size: int) -> ev.Event | None:
         if message.id in self.incoming:
             return self._in_use(message.id)
         call = self._begin(message.id, ".".join(message.path), size)
-        return None if call is None else ev.PropertyRequested(call, message.path)
+        return self._too_many() if call is None else ev.PropertyRequested(call, message.path)
 
     def _on_set(self, message: m.Set, size: int) -> ev.Event | None:
         if message.id in self.incoming:
@@ -226,7 +229,7 @@ class Callee(Half):
             self._put(m.Failure(message.id, error_to_wire(exc)))
             return None
         call = self._begin(message.id, ".".join(message.path), size)
-        return None if call is None else ev.PropertyRequested(call, message.path, value)
+        return self._too_many() if call is None else ev.PropertyRequested(call, message.path, value)
 
     def _on_callback(self, message: m.Callback, size: int) -> ev.Event | None:
         """From a peer that knows `callback` it is a question as any other; a stock one waits for nothing."""
@@ -253,7 +256,7 @@ class Callee(Half):
         name = f"callback {passed.id}"
         call = self._begin(message.id if answered else None, name, size, answered=answered)
         if call is None:
-            return self._violation("more calls at once than Limits.calls or Limits.call_bytes")
+            return self._too_many()
         call.silent = not answered
         return ev.CallbackRequested(call, passed, args, kwargs)
 

@@ -34,6 +34,8 @@ _BYTES_MARK = "Uint8Array"
 _BYTES_MARK_ASCII = b"Uint8Array"
 # One character is found several times faster than a word, and is most often not there.
 _BYTES_MARK_FIRST = _BYTES_MARK_ASCII[0]
+# A letter or digit written as an escape, as no writer does that means no harm: the mark may be so written.
+_ESCAPED_LETTER = re.compile(rb"\\u00(?:[46][1-9a-fA-F]|[57][0-9aA]|38)")
 # Any digit to "0", any other byte to a blank.
 _DIGITS_ONLY = bytes(0x30 if byte in b"0123456789" else 0x20 for byte in range(256))
 _LONG_NUMBER_SAMPLES = 20
@@ -197,6 +199,8 @@ class JsonReader:
         if len(text) > self._digits and _may_hold_long_number(text, self._digits):
             self._refuse_long_number(text)
         marked = _BYTES_MARK_FIRST in text and _BYTES_MARK_ASCII in text
+        if not marked and b"\\" in text:
+            marked = _ESCAPED_LETTER.search(text) is not None
         if not marked:
             try:
                 return self._form.decode(text)

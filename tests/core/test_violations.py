@@ -447,6 +447,18 @@ def test_one_call_too_many_is_refused_call_7(agreed: bool) -> None:
     assert isinstance(peer.send(request(8))[0], ev.Violated)
 
 
+@BOTH
+@pytest.mark.parametrize("type", ["get", "set", "construct"])
+def test_one_question_of_another_kind_too_many_is_counted_too_call_7(agreed: bool, type: str) -> None:
+    peer = Peer(agreed=agreed, limits=Limits(calls=1))
+    peer.asked(0)
+    [event] = peer.send(line(id=1, method="C", args=[], path=["a"], value=1, type=type))
+    assert isinstance(event, ev.Violated)
+    [answer] = peer.sent()
+    assert answer["args"]["error"]["name"] == "LimitExceeded"
+    assert peer.connection.violations == 1
+
+
 def test_a_request_without_id_is_answered_without_id_msg_5() -> None:
     peer = Peer()
     for _ in range(2):

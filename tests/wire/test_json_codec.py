@@ -133,6 +133,8 @@ def test_only_integers_are_bounded_by_their_digits(text: str) -> None:
     [
         ('{"type":"Uint8Array","data":[]}', b""),
         ('{"data":[0,255],"type":"Uint8Array"}', b"\x00\xff"),
+        (r'{"type":"\u0055int8Array","data":[7]}', b"\x07"),
+        (r'{"type":"Uint\u0038Arra\u0079","data":[7]}', b"\x07"),
         ('{"type":"Uint8Array","data":[1,300,-1]}', b"\x01\x2c\xff"),
         ('{"type":"Uint8Array","data":[1.9,-1.9]}', b"\x01\xff"),
         ('{"type":"Uint8Array","data":[1e300]}', bytes([int(1e300) % 256])),
