@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from pathlib import Path
 
 import pytest
 
+from kkrpc_py.core.tables import CALLER, CallerEvent, CallerState, Do
 from kkrpc_py.limits import Limits
 from kkrpc_py.wire.codec import Decoder, Encoder
 from kkrpc_py.wire.messages import Broken, Malformed, Noise
+from tests import state_diagrams
 
 ROOT = Path(__file__).resolve().parents[1]
 SPEC = (ROOT / "spec" / "protocol.md").read_text(encoding="utf-8")
 GROUPS = re.findall(r"^\| \d+ [\w ]+ \| ([A-Z]+) \|$", SPEC, re.MULTILINE)
 RULES = re.findall(r"^\*\*([A-Z]+)-(\d+)\.\*\*", SPEC, re.MULTILINE)
+# Each with its text, up to the next rule or heading.
+_PARTS = re.split(r"^\*\*([A-Z]+-\d+)\.\*\*|^#.*$", SPEC, flags=re.MULTILINE)
+TEXTS = {name: text for name, text in zip(_PARTS[1::2], _PARTS[2::2], strict=True) if name is not None}
 # Any group, known or not, but for what looks like one: UTF-8, SHA-256, RFC-822.
 CITATION = re.compile(r"\b(?!UTF|SHA|RFC|ISO)[A-Z]{3,4}-\d+\b")
 
@@ -57,3 +63,90 @@ def test_an_example_is_what_this_library_reads_and_writes(line: str) -> None:
     assert not isinstance(message, Noise | Broken | Malformed)
     assert size == len(line)
     assert Encoder("json", Limits()).encode(message) == line.encode() + b"\n"
+
+
+# Rules -----------------------------------------------------------------------------------------
+
+DEFINITIONS = {
+    "CALL-8": "a timeout is not on the wire",
+    "CALL-11": "points to section 13",
+    "CRD-7": "what the size of a message is",
+    "HEL-3": "what is in force",
+    "LIM-2": "numbers of other rules",
+    "VAL-9": "what this library does with types of its language",
+}
+"""Rules that demand nothing, and why."""
+
+NO_ANSWER = {
+    **DEFINITIONS,
+    "FRM-1": "how a reader tells frames; what is none is FRM-4",
+    "FRM-2": "as FRM-1",
+    "FRM-10": "a peer that breaks it hurts nobody but a stock reader",
+    "FRM-11": "as FRM-10",
+    "FRM-12": "as FRM-10",
+    "CLA-1": "what a reader makes of other fields is CLA-2 and CLA-3",
+    "CLA-2": "what a reader accepts",
+    "CLA-6": "both are allowed",
+    "VAL-2": "what a reader makes of the text",
+    "VAL-3": "arrives as another number: nobody can tell",
+    "VAL-5": "arrives as a function: nobody can tell",
+    "VAL-8": "both are allowed",
+}
+"""Rules without an *Answer*, and why there is none: nothing comes of it, or the rule itself says what."""
+
+
+def test_each_rule_says_how_strong_it_is_or_is_a_definition() -> None:
+    weak = {name for name, text in TEXTS.items() if not re.search(r"\b(MUST|SHOULD|MAY)\b", text)}
+    assert weak == set(DEFINITIONS)
+
+
+def test_the_texts_are_those_of_all_rules() -> None:
+    assert list(TEXTS) == [f"{name}-{number}" for name, number in RULES]
+
+
+# Limits ----------------------------------------------------------------------------------------
+
+# What no peer can see: they bound what this library does with its own threads and memory.
+OWN_LIMITS = {"threads", "send_high_water"}
+UNITS = {"": 1, " KiB": 1024, " MiB": 1024**2, " s": 1}
+
+
+def test_the_table_of_limits_has_every_bound_with_its_default() -> None:
+    section = SPEC[SPEC.index("## 19. Limits") : SPEC.index("**LIM-2.**")]
+    rows = re.findall(r"^\| `(\w+)` \| (\d+)( \w+)? \| [^|]+ \| ([^|]+) \|", section, re.MULTILINE)
+    defaults = {name: int(number) * UNITS[unit] for name, number, unit, _ in rows}
+    fields = dataclasses.asdict(Limits())
+    assert defaults == {name: value for name, value in fields.items() if name not in OWN_LIMITS}
+
+
+def test_each_limit_of_the_text_stands_in_the_table() -> None:
+    assert set(re.findall(r"`Limits\.(\w+)`", SPEC)) <= set(dataclasses.asdict(Limits())) - OWN_LIMITS | {"x"}
+
+
+# State diagrams --------------------------------------------------------------------------------
+
+
+def test_the_diagrams_are_what_the_tables_say() -> None:
+    assert state_diagrams.with_blocks(SPEC) == SPEC, "python -m tests.state_diagrams --write"
+
+
+@pytest.mark.parametrize("name", ["caller", "callee"])
+def test_every_row_of_a_table_is_drawn_or_listed(name: str) -> None:
+    half = state_diagrams.HALVES[name]
+    for key, (after, _) in half.table.items():
+        without = {other: row for other, row in half.table.items() if other != key}
+        changed = dataclasses.replace(half, table=without)
+        # A decision of this side's own that changes and sends nothing is nobody else's affair.
+        silent = after is key[0] and half.table[key][1] is Do.IGNORE and key[1] in half.decisions
+        assert (state_diagrams.blocks({name: changed}) == state_diagrams.blocks({name: half})) == silent
+
+
+def test_another_table_is_another_diagram() -> None:
+    half = state_diagrams.HALVES["caller"]
+    wrong = {
+        **CALLER,
+        (CallerState.OPEN, CallerEvent.STOCK_CANCEL): (CallerState.GIVEN_UP, Do.SEND),
+    }
+    changed = state_diagrams.blocks({"caller": dataclasses.replace(half, table=wrong)})["caller"]
+    assert "OPEN --> GIVEN_UP : given up, cancel not agreed / sends stream-cancel" in changed
+    assert changed != state_diagrams.blocks()["caller"]
