@@ -33,7 +33,9 @@ ALLOWED: dict[str, set[str]] = {
     "sync": CHANNEL | {"channel"},
     "otel": CHANNEL | {"channel"},
     "tools": TOP,
-    "conformance": TOP,
+    # The judge is not the judged: what plays and judges cases reads the wire by itself.
+    "conformance": {"errors"},
+    "conformance.testee": {"__init__", "transports", "conformance"},
     # The public names, and what only they and the command line may reach.
     "__init__": TOP | {"sync", "tools"},
     "demo": {"__init__"},
@@ -56,6 +58,7 @@ THIRD_PARTY: dict[str, set[str]] = {
     "otel": {"opentelemetry"},
     # jsonschema for those who write cases.
     "conformance": {"anyio", "cbor2", "jsonschema", "referencing"},
+    "conformance.testee": {"anyio", "trio", "numpy"},
 }
 OTHERS_MAY_USE = {"anyio", "msgspec", "cbor2"}
 # Used where they are installed, never required: their importers look first whether the loop is theirs.
@@ -67,6 +70,8 @@ LATER_STDLIB = {"annotationlib"}
 def layer_of(module: str) -> str:
     """`kkrpc_py.wire.framing` -> `wire`; the package itself -> `__init__`."""
     parts = module.split(".")
+    if len(parts) > 2 and parts[1] == "conformance" and parts[2].partition("_")[0] == "testee":
+        return "conformance.testee"
     return parts[1] if len(parts) > 1 else "__init__"
 
 
@@ -82,10 +87,12 @@ def imports_of(tree: ast.AST, module: str, *, is_package: bool) -> Iterator[tupl
             if node.level:
                 parents = package.split(".")[: len(package.split(".")) - node.level + 1]
                 base = ".".join([*parents, base] if base else parents)
-            if base == PACKAGE:
+            if base.partition(".")[0] == PACKAGE:
                 # `from kkrpc_py import errors` names a module, `from kkrpc_py import RPCChannel` a name.
+                folder = ROOT.joinpath(*base.split(".")[1:])
                 for alias in node.names:
-                    known = alias.name in ALLOWED or (ROOT / alias.name).is_dir()
+                    known = base == PACKAGE and alias.name in ALLOWED
+                    known = known or (folder / alias.name).is_dir() or (folder / f"{alias.name}.py").is_file()
                     yield node.lineno, f"{base}.{alias.name}" if known else base
             elif not all((base, alias.name) in PURE_NAMES for alias in node.names):
                 yield node.lineno, base
@@ -149,6 +156,11 @@ def test_imports_run_in_the_direction_of_the_layers(path: Path) -> None:
         ("kkrpc_py.transports.stdio", "import msgspec"),
         ("kkrpc_py.channel.channel", "from kkrpc_py.cli import main"),
         ("kkrpc_py.channel.channel", "import requests"),
+        ("kkrpc_py.conformance.play", "from kkrpc_py.wire.codec import Decoder"),
+        ("kkrpc_py.conformance.play", "import kkrpc_py as kk"),
+        ("kkrpc_py.conformance.play", "from kkrpc_py.conformance import testee"),
+        ("kkrpc_py.conformance.play", "from kkrpc_py.conformance.testee_words import to_words"),
+        ("kkrpc_py.conformance.testee", "from kkrpc_py.channel import channel"),
         ("kkrpc_py.elsewhere", ""),
     ],
 )

@@ -15,7 +15,7 @@ import importlib
 import importlib.util
 import json
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,7 @@ from kkrpc_py.conformance.rules import Rule, rules_of
 
 __all__ = ["LinterUnavailable", "lint", "main"]
 
+_FRAMES = 10_000
 _HINT = "the linter needs jsonschema: pip install 'kkrpc-py[dev]'"
 
 Named = tuple[str, dict[str, Any]]
@@ -118,7 +119,13 @@ class _Schemas:
 
     def problems(self, kind: str, content: Any) -> list[str]:
         """What of `content` does not fit the schema of that kind."""
-        errors: Iterable[Any] = self._validators[kind].iter_errors(content)
+        before = sys.getrecursionlimit()
+        # jsonschema takes a dozen frames for each level of nesting, and values in words may have 128 of those.
+        sys.setrecursionlimit(max(before, _FRAMES))
+        try:
+            errors: list[Any] = list(self._validators[kind].iter_errors(content))
+        finally:
+            sys.setrecursionlimit(before)
         return [problem for error in errors for problem in _described(error, content)]
 
 

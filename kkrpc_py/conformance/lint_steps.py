@@ -189,11 +189,10 @@ class _Walk:
     def problems(self, case: Case) -> list[str]:
         for number, step in enumerate(case["steps"]):
             before = len(self._found)
-            for key in ("send", "args"):
-                self._value(step.get(key), is_pattern=False)
-            chunks = step.get("chunks", {})
-            for pattern in (step.get("expect"), chunks.get("id"), chunks.get("values"), step.get("result")):
-                self._value(pattern, is_pattern=True)
+            for sent in (step.get("send"), step.get("args"), step.get("feed"), step.get("drop")):
+                self._value(sent, is_pattern=False)
+            for pattern in ("expect", "json", "chunks", "acks", "result"):
+                self._value(step.get(pattern), is_pattern=True)
             self._found[before:] = [f"step {number}: {problem}" for problem in self._found[before:]]
         return self._found
 
@@ -202,9 +201,11 @@ class _Walk:
             for each in value:
                 self._value(each, is_pattern=is_pattern)
         elif isinstance(value, dict):
-            words = [key for key in value if key.startswith("$")]
+            words = [key for key in value if key.startswith("$") and not key.startswith("$ref:")]
             if not words:
-                for each in value.values():
+                for key, each in value.items():
+                    if key.startswith("$ref:"):
+                        self._reference(key, key.removeprefix("$ref:"))
                     self._value(each, is_pattern=is_pattern)
             elif len(value) > 1:
                 self._found.append(f"{words[0]} stands beside other keys")
@@ -223,9 +224,7 @@ class _Walk:
             case "$capture", str():
                 self._captured.add(content)
             case ("$ref", str()) | ("$plus", [str(), int()]):
-                name = content if isinstance(content, str) else content[0]
-                if name not in self._captured:
-                    self._found.append(f"{word}: {name!r} was not captured before")
+                self._reference(word, content if isinstance(content, str) else content[0])
             case "$regex", str():
                 self._regex(content)
             case "$oneof", [_, *_]:
@@ -234,8 +233,9 @@ class _Walk:
                 pass
             case (("$has" | "$error"), dict()):
                 self._value(content, is_pattern=True)
-            case "$words", dict():
-                self._found.extend(f"$words: {problem}" for problem in self._check("words", content))
+            case (("$words" | "$tagged"), dict()):
+                problems = self._check("words", _written_out(content))
+                self._found.extend(f"{word}: {problem}" for problem in problems)
             case "$repeat", [str(), int() as times] if times >= 0:
                 pass
             case "$range", [int() as first, int() as after] if first <= after:
@@ -245,6 +245,10 @@ class _Walk:
             case _:
                 self._found.append(f"{word}: {json.dumps(content)[:80]} is no pattern of README.md")
 
+    def _reference(self, word: str, name: str) -> None:
+        if name not in self._captured:
+            self._found.append(f"{word}: {name!r} was not captured before")
+
     def _regex(self, expression: str) -> None:
         try:
             re.compile(expression)
@@ -253,3 +257,16 @@ class _Walk:
         else:
             if _NOT_RE2.search(expression):
                 self._found.append(f"$regex: {expression!r} is more than RE2 knows")
+
+
+def _written_out(words: Any) -> Any:
+    """Words with the strings that `$repeat` stands for."""
+    if isinstance(words, list):
+        return [_written_out(each) for each in words]
+    match words:
+        case {"$repeat": [str() as text, int() as times]}:
+            return text * times
+        case dict():
+            return {key: _written_out(each) for key, each in words.items()}
+        case _:
+            return words
