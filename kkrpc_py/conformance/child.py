@@ -1,0 +1,352 @@
+"""The testee as a child process: its pipes, its exit, and the end of its whole process group.
+
+It owns bytes and the process. It knows frames only to note them and to hand them out in order; what they
+should be is the business of `play`.
+
+The pipes are as small as the system makes them, and nothing is read ahead: where a case stops reading, the
+testee meets the full pipe as it would with a peer that hangs.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Sequence
+from typing import Any, Final
+
+import anyio
+
+from kkrpc_py.conformance.results import Direction, TraceLine
+from kkrpc_py.conformance.wire import Broken, Item, Message, Splitter
+
+__all__ = ["Child", "StartError", "start"]
+
+READ_BYTES: Final = 65536
+STDERR_BYTES: Final = 8192
+"""What is kept of the end of stderr."""
+FIRST_BYTES: Final = 256
+"""What is kept of the beginning of stdout."""
+TRACE_LINES: Final = 300
+"""Lines of the trace that are kept at its beginning, and as many at its end."""
+TRACE_BYTES: Final = 16384
+"""What is kept of one of them."""
+POLL_SECONDS: Final = 0.002
+"""How often that is looked at for which the kernel wakes nobody."""
+KILL_SECONDS: Final = 2.0
+"""How long the end of a killed process is waited for; only one that the kernel holds takes so long."""
+
+
+class StartError(Exception):
+    """The command could not be started."""
+
+
+@contextlib.asynccontextmanager
+async def start(command: Sequence[str]) -> AsyncIterator[Child]:
+    """Run the command during the block; at the end its process group is killed and it is reaped."""
+    child = Child(_spawn(command))
+    try:
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(child._read_output)
+            tasks.start_soon(child._read_errors)
+            try:
+                yield child
+            finally:
+                tasks.cancel_scope.cancel()
+    finally:
+        await child._end()
+
+
+def _spawn(command: Sequence[str]) -> subprocess.Popen[bytes]:
+    pipe = subprocess.PIPE
+    try:
+        # A session of its own: Ctrl+C in the terminal reaches the kit alone, and the group can be killed.
+        process = subprocess.Popen(
+            command, stdin=pipe, stdout=pipe, stderr=pipe, bufsize=0, start_new_session=True
+        )
+    except (OSError, ValueError) as error:
+        raise StartError(f"{' '.join(command)}: {error}") from None
+    for stream in (process.stdin, process.stdout, process.stderr):
+        assert stream is not None
+        os.set_blocking(stream.fileno(), False)
+    return process
+
+
+class Child:
+    """A running testee. Made by `start`."""
+
+    def __init__(self, process: subprocess.Popen[bytes]) -> None:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        assert process.stderr is not None
+        self._process = process
+        self._stdin = process.stdin
+        self._stdout = process.stdout
+        self._stderr = process.stderr
+        self._splitter = Splitter()
+        self._changed = anyio.Event()
+        self._may_read = anyio.Event()
+        self._may_read.set()
+        self._errors = bytearray()
+        self._errors_closed = anyio.Event()
+        self._trace = _Trace()
+        self._code: int | None = None
+        self.messages: list[tuple[int, Message]] = []
+        """What arrived and was not taken, each with its number in the order of arrival."""
+        self.broken: Broken | None = None
+        self.first_bytes = b""
+        self.output_closed = False
+        self.input_closed = False
+        """By the kit, or because the testee closed its end."""
+        self._arrived = 0
+
+    @property
+    def pid(self) -> int:
+        """The process, which leads its group."""
+        return self._process.pid
+
+    # What the kit notes --------------------------------------------------------------------------
+
+    def begin_case(self) -> None:
+        """Forget what belonged to the case before."""
+        self._trace = _Trace()
+        self.messages.clear()
+        self._errors.clear()
+
+    def note(self, text: str) -> None:
+        """Put a line of the kit's own into the trace."""
+        self._trace.add("note", text.encode("utf-8", "backslashreplace"))
+
+    def trace(self) -> tuple[TraceLine, ...]:
+        """What went over the wire since the case began."""
+        rest = self._splitter.rest()
+        return self._trace.lines(rest)
+
+    def stderr_tail(self) -> str:
+        """The last of what it wrote to stderr since the case began."""
+        return self._errors.decode("utf-8", "backslashreplace").strip("\n")
+
+    # Reading -------------------------------------------------------------------------------------
+
+    @property
+    def reading(self) -> bool:
+        """Whether the kit reads what the testee writes."""
+        return self._may_read.is_set()
+
+    def set_reading(self, reading: bool) -> None:
+        """Stop reading the output, or go on."""
+        if reading:
+            self._may_read.set()
+        elif self.reading:
+            self._may_read = anyio.Event()
+
+    async def changed(self) -> None:
+        """Wait until something arrived, or the output was closed."""
+        await self._changed.wait()
+
+    def _tell(self) -> None:
+        self._changed.set()
+        self._changed = anyio.Event()
+
+    async def _read_output(self) -> None:
+        while True:
+            await anyio.wait_readable(self._stdout)
+            if not self.reading:
+                await self._may_read.wait()
+            data = _read(self._stdout.fileno())
+            if data is None:
+                continue
+            if not data:
+                self.output_closed = True
+                self._tell()
+                return
+            if len(self.first_bytes) < FIRST_BYTES:
+                self.first_bytes = (self.first_bytes + data)[:FIRST_BYTES]
+            for item in self._splitter.feed(data):
+                self._take(item)
+            self._tell()
+
+    def _take(self, item: Item) -> None:
+        self._trace.add("from testee", item.data)
+        if isinstance(item, Message):
+            self._arrived += 1
+            self.messages.append((self._arrived, item))
+        elif isinstance(item, Broken):
+            self.note(item.reason)
+            self.broken = item
+
+    async def _read_errors(self) -> None:
+        while True:
+            await anyio.wait_readable(self._stderr)
+            data = _read(self._stderr.fileno())
+            if data:
+                self._errors += data
+                del self._errors[:-STDERR_BYTES]
+            elif data is not None:
+                self._errors_closed.set()
+                return
+
+    # Writing -------------------------------------------------------------------------------------
+
+    async def write(self, data: bytes, *, shown: Sequence[bytes] | None = None) -> None:
+        """Write all of it, unless the testee closes its input: that is told by its exit, not here.
+
+        `shown` is what the trace says of it, if not the data itself.
+        """
+        for line in shown if shown is not None else [data]:
+            self._trace.add("to testee", line)
+        view = memoryview(data)
+        while view and not self.input_closed:
+            try:
+                view = view[os.write(self._stdin.fileno(), view) :]
+            except BlockingIOError:
+                # A pipe whose other end was closed is writable, too: the next write tells.
+                await anyio.wait_writable(self._stdin)
+            except (BrokenPipeError, ConnectionResetError):
+                self.note("the testee has closed its input")
+                self.close_input()
+
+    async def was_read(self) -> None:
+        """Wait until the testee has read all that was written, where the system can tell."""
+        seconds = POLL_SECONDS / 20
+        while not self.input_closed and _unread(self._stdin.fileno()) and not self.has_exited():
+            await anyio.sleep(seconds)
+            seconds = min(2 * seconds, POLL_SECONDS)
+
+    def close_input(self) -> None:
+        """End the testee's input."""
+        if not self.input_closed:
+            self.input_closed = True
+            self._stdin.close()
+
+    # Its end -------------------------------------------------------------------------------------
+
+    def has_exited(self) -> bool:
+        """Whether the process has ended. It is not reaped by this, so that its group cannot be another's."""
+        if self._process.returncode is not None:
+            return True
+        if sys.platform == "darwin":  # its Python has no waitid before 3.13
+            return self._process.poll() is not None
+        found = os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+        return found is not None
+
+    async def wait_exit(self) -> None:
+        """Wait until the process has ended."""
+        seconds = POLL_SECONDS / 8
+        while not self.has_exited():
+            await anyio.sleep(seconds)
+            seconds = min(2 * seconds, 4 * POLL_SECONDS)
+
+    async def exit_code(self, seconds: float) -> int | None:
+        """Its exit code, as `subprocess` has it; None if it has not ended within that time.
+
+        What it wrote to stderr has been read then, but for what others of its group still may write.
+        """
+        if self._code is None:
+            with anyio.move_on_after(seconds):
+                await self.wait_exit()
+            if not self.has_exited():
+                return None
+            with anyio.move_on_after(POLL_SECONDS * 100):
+                await self._errors_closed.wait()
+            self._kill_group()
+            self._code = self._process.wait()
+        return self._code
+
+    async def closed(self, seconds: float) -> bool:
+        """Whether its output ends within that time."""
+        with anyio.move_on_after(seconds):
+            while not self.output_closed:
+                await self.changed()
+        return self.output_closed
+
+    async def end(self, seconds: float) -> None:
+        """End its input, and give it that time to exit by itself."""
+        self.close_input()
+        self.set_reading(True)
+        await self.exit_code(seconds)
+
+    def _kill_group(self) -> None:
+        # Of a process that is not reaped: the number is its own until then.
+        if self._process.returncode is None:
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.killpg(self.pid, signal.SIGKILL)
+
+    async def _end(self) -> None:
+        self._kill_group()
+        try:
+            with anyio.move_on_after(KILL_SECONDS, shield=True):
+                await self.wait_exit()
+        finally:
+            # Also where a native cancel of asyncio broke in: SIGKILL has been sent, this takes no time.
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self._process.wait(KILL_SECONDS)
+            for stream in (self._stdin, self._stdout, self._stderr):
+                stream.close()
+
+
+def _read(descriptor: int) -> bytes | None:
+    """What is there; None if nothing is, empty at the end."""
+    try:
+        return os.read(descriptor, READ_BYTES)
+    except BlockingIOError:
+        return None
+    except OSError:
+        return b""
+
+
+def _unread(descriptor: int) -> int:
+    """How many bytes lie in a pipe; 0 where the system does not say."""
+    ioctl = _pipe_ioctl()
+    if ioctl is None:
+        return 0
+    call, request = ioctl
+    try:
+        return int.from_bytes(call(descriptor, request, bytes(4)), sys.byteorder)
+    except OSError:
+        return 0
+
+
+def _pipe_ioctl() -> tuple[Callable[..., Any], int] | None:
+    try:
+        import fcntl
+        import termios
+    except ImportError:
+        return None
+    return fcntl.ioctl, termios.FIONREAD
+
+
+class _Trace:
+    """The beginning and the end of what happened in a case."""
+
+    def __init__(self) -> None:
+        self._began = time.monotonic()
+        self._first: list[TraceLine] = []
+        self._last: deque[TraceLine] = deque(maxlen=TRACE_LINES)
+        self._dropped = 0
+
+    def add(self, direction: Direction, data: bytes) -> None:
+        data = data.removesuffix(b"\n")
+        if len(data) > TRACE_BYTES:
+            data = data[:TRACE_BYTES] + f" … ({len(data)} bytes)".encode()
+        line = TraceLine(time.monotonic() - self._began, direction, data)
+        if len(self._first) < TRACE_LINES:
+            self._first.append(line)
+        else:
+            self._dropped += len(self._last) == TRACE_LINES
+            self._last.append(line)
+
+    def lines(self, rest: bytes) -> tuple[TraceLine, ...]:
+        found = list(self._first)
+        if self._dropped:
+            found.append(TraceLine(self._last[0].seconds, "note", f"{self._dropped} lines left out".encode()))
+        found += self._last
+        if rest:
+            seconds = time.monotonic() - self._began
+            found.append(TraceLine(seconds, "from testee", rest[:TRACE_BYTES]))
+            found.append(TraceLine(seconds, "note", b"the last line is not complete"))
+        return tuple(found)
