@@ -19,6 +19,7 @@ Force = Literal["MUST", "SHOULD", "MAY"]
 Role = Literal["callee", "caller"]
 
 _LEVELS = ("l0", "l1", "l2", "l3", "l4")
+_DEPTH = 128
 _FRAME_EXIT = 3
 """What a testee exits with after a violation that closes (spec/testee.md)."""
 
@@ -159,8 +160,8 @@ def _decode_steps(vector: Mapping[str, Any], error: str | None) -> list[dict[str
     write = {"write": [_request(vector, id)]}
     match error:
         case None:
-            answer = {"id": id, "type": "response", "args": {"result": {"$tagged": vector["value"]}}}
-            return [write, {"expect": answer}]
+            result = {"$words" if _is_deep(vector["value"]) else "$tagged": vector["value"]}
+            return [write, {"expect": {"id": id, "type": "response", "args": {"result": result}}}]
         case "malformed":
             reason = {"error": {"$type": "string"}}
             return [write, {"expect": {"id": id, "type": "response", "args": reason}}]
@@ -172,9 +173,11 @@ def _decode_steps(vector: Mapping[str, Any], error: str | None) -> list[dict[str
 
 
 def _request(vector: Mapping[str, Any], id: str) -> dict[str, str]:
-    """The request `tag` with the vector's bytes as its one argument, as a part of `write`."""
+    """The request with the vector's bytes as its one argument, as a part of `write`."""
     data = bytes.fromhex(vector["hex"])
-    head = f'{{"id":{json.dumps(id)},"method":"tag","args":['.encode()
+    # In words a value is nested twice as deep: one that words cannot carry comes back as it is.
+    method = "echo" if _is_deep(vector.get("value")) else "tag"
+    head = f'{{"id":{json.dumps(id)},"method":"{method}","args":['.encode()
     match vector["codec"]:
         case "json":
             return {"hex": (head + data + b'],"type":"request","version":"json"}\n').hex()}
@@ -184,10 +187,21 @@ def _request(vector: Mapping[str, Any], id: str) -> dict[str, str]:
             more = b"" if meta is None else b',"meta":' + json.dumps(meta, separators=(",", ":")).encode()
             return {"hex": (b'{"json":' + head + value + tail + more + b"}\n").hex()}
         case "cbor":
-            fields = [_text("id"), _text(id), _text("method"), _text("tag"), _text("args"), b"\x81" + data]
+            fields = [_text("id"), _text(id), _text("method"), _text(method), _text("args"), b"\x81" + data]
             fields += [_text("type"), _text("request"), _text("version"), _text("json")]
             return {"frame": (b"\xa5" + b"".join(fields)).hex()}
     raise ValueError(f"{vector['id']}: no codec {vector['codec']!r}")
+
+
+def _is_deep(words: Any) -> bool:
+    """Whether words are nested deeper than what can be sent (FRM-8), within a message."""
+    level = [words] if isinstance(words, dict | list) else []
+    deepest = 0
+    while level:
+        deepest += 1
+        inner = [part.values() if isinstance(part, dict) else part for part in level]
+        level = [item for part in inner for item in part if isinstance(item, dict | list)]
+    return deepest > _DEPTH - 2
 
 
 def _text(text: str) -> bytes:

@@ -544,6 +544,7 @@ class _Player:
 
     async def _drop(self, step: Mapping[str, Any]) -> None:
         id = resolve(step["drop"], self._captured)
+        await self.barrier()
 
         def wanted(message: Message) -> bool:
             return message.fields.get("type") == "stream-chunk" and _same_id(id, message.fields.get("id"))
