@@ -1,4 +1,4 @@
-"""The command line: `kkrpc-py serve`, `kkrpc-py call`, `kkrpc-py demo`.
+"""The command line: `kkrpc-py serve`, `kkrpc-py call`, `kkrpc-py demo`, `kkrpc-py conformance`.
 
 This module owns arguments, output and exit codes. Exit codes: 0; 1 for what failed, with its name
 and message on stderr; 2 for a wrong command line; 128 and the signal's number where a signal ended
@@ -125,6 +125,14 @@ def _parse(words: list[str]) -> argparse.Namespace:
             help="asyncio (the default) or trio",
         )
 
+    commands.add_parser("conformance", add_help=False, help="test an implementation of the protocol")
+    if words[:1] == ["conformance"]:
+        # Late: half of the kit, which the other commands need not load. What follows is the kit's own.
+        from kkrpc_py.conformance import command as kit
+
+        options = kit.parse(words[1:])
+        options.run = lambda options: _run(functools.partial(kit.execute, options), "asyncio")
+        return options
     if words[:1] != ["call"]:
         return parser.parse_args(words)
     # What follows `--` belongs to the command. argparse would also take -1e3 for an option, and does

@@ -120,7 +120,7 @@ class _Schemas:
     def problems(self, kind: str, content: Any) -> list[str]:
         """What of `content` does not fit the schema of that kind."""
         before = sys.getrecursionlimit()
-        # jsonschema takes a dozen frames for each level of nesting, and values in words may have 128 of those.
+        # jsonschema takes a dozen frames for a level of nesting, and values in words may have 128 levels.
         sys.setrecursionlimit(max(before, _FRAMES))
         try:
             errors: list[Any] = list(self._validators[kind].iter_errors(content))

@@ -14,7 +14,6 @@ from typing import Any
 
 import pytest
 
-from kkrpc_py.conformance import lint as linter
 from kkrpc_py.conformance.lint import LinterUnavailable, lint
 from kkrpc_py.conformance.rules import rules_of
 
@@ -61,6 +60,7 @@ CASE: dict[str, Any] = {
         {"feed": {"id": "2", "values": [1, {"$repeat": ["x", 9]}], "end": True}},
         {"acks": {"id": "2", "n": {"$between": [0, 2]}}},
         {"drop": "2"},
+        {"send": {"id": "3", "method": {"$ref": "x"}, "args": [], "type": "callback"}},
         {"expect": {"id": "2"}, "json": {"json": {"$any": True}}, "length_not": 65536},
         {"call": "tag", "result": {"$tagged": {"bytes": {"$repeat": ["00", 9]}}}},
         {"reading": False},
@@ -248,8 +248,19 @@ FAULTS: dict[str, tuple[Callable[[Folder], Any], str]] = {
         steps({"write": [{"text": "{]\n"}]}),
         "step 0: a line that begins with {",
     ),
-    "a broken frame": (steps({"write": [{"frame": "ff"}]}), "step 0: a CBOR frame that cannot be read"),
-    "a frame and more": (steps({"write": [{"frame": "8080"}]}), "step 0: a CBOR frame that cannot be read"),
+    "a broken frame": (steps({"write": [{"frame": "ff"}]}), "step 0: a CBOR frame that is not well-formed"),
+    "a frame and more": (
+        steps({"write": [{"frame": "8080"}]}),
+        "step 0: a CBOR frame that is not well-formed",
+    ),
+    "a frame of an odd head": (
+        steps({"write": [{"hex": "d81860"}]}),
+        "step 0: a CBOR frame whose head is no byte string",
+    ),
+    "a frame without length": (
+        steps({"write": [{"hex": "d8185f"}]}),
+        "step 0: a CBOR head that is not well-formed",
+    ),
     "superjson unsaid": (key("session", "superjson"), "it needs the feature superjson"),
     "CBOR unsaid": (steps({"expect": {"id": "1"}, "serialization": "cbor"}), "it needs the feature cbor"),
     "noise unsaid": (steps({"call": "noise"}), "it needs the feature noise"),
@@ -355,7 +366,15 @@ def test_a_rule_that_bytes_cannot_show_needs_no_cases(folder: Folder) -> None:
 
 
 @pytest.mark.parametrize(
-    "written", [[{"frame": "80"}, {"text": " \r\n{}\n"}], [{"text": '{"x":'}, {"text": "1}\n"}]]
+    "written",
+    [
+        [{"frame": "80"}, {"text": " \r\n{}\n"}],
+        [{"text": '{"x":'}, {"text": "1}\n"}],
+        # Well-formed, and refused: what is malformed there is a message.
+        [{"frame": "d81d00"}, {"frame": "81" * 2000 + "a201010101"}],
+        [{"frame": "c482181ec24201" + "00"}, {"frame": "5818" + "00" * 24}],
+        [{"text": '{"x":' + "[" * 9000 + "]" * 9000 + "}\n"}, {"text": '{"x":' + "1" * 9000 + "}\n"}],
+    ],
 )
 def test_whole_frames_need_no_process_of_their_own(folder: Folder, written: list[Any]) -> None:
     folder.case["steps"] = [{"write": written[:1]}, {"write": written[1:]}]
@@ -399,6 +418,6 @@ def test_the_command_says_that_it_cannot_look(tmp_path: Path) -> None:
 
 def test_without_jsonschema_it_says_what_to_install(folder: Folder, monkeypatch: pytest.MonkeyPatch) -> None:
     folder.problems()
-    monkeypatch.setattr(linter.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(LinterUnavailable, match=r"pip install 'kkrpc-py\[dev\]'"):
         lint(folder.path)
