@@ -10,7 +10,7 @@ import pytest
 
 from kkrpc_py.core.tables import CALLER, CallerEvent, CallerState, Do
 from kkrpc_py.limits import Limits
-from kkrpc_py.wire.codec import Decoder, Encoder
+from kkrpc_py.wire.codec import Codec, Decoder, Encoder
 from kkrpc_py.wire.messages import Broken, Malformed, Noise
 from tests import state_diagrams
 
@@ -62,7 +62,8 @@ def test_an_example_is_what_this_library_reads_and_writes(line: str) -> None:
     ((message, size),) = decoder.receive(line.encode() + b"\n")
     assert not isinstance(message, Noise | Broken | Malformed)
     assert size == len(line)
-    assert Encoder("json", Limits()).encode(message) == line.encode() + b"\n"
+    codec: Codec = "superjson" if decoder.superjson else "json"
+    assert Encoder(codec, Limits()).encode(message) == line.encode() + b"\n"
 
 
 # Rules -----------------------------------------------------------------------------------------
@@ -77,22 +78,40 @@ DEFINITIONS = {
 }
 """Rules that demand nothing, and why."""
 
-NO_ANSWER = {
-    **DEFINITIONS,
-    "FRM-1": "how a reader tells frames; what is none is FRM-4",
-    "FRM-2": "as FRM-1",
-    "FRM-10": "a peer that breaks it hurts nobody but a stock reader",
-    "FRM-11": "as FRM-10",
-    "FRM-12": "as FRM-10",
-    "CLA-1": "what a reader makes of other fields is CLA-2 and CLA-3",
-    "CLA-2": "what a reader accepts",
-    "CLA-6": "both are allowed",
-    "VAL-2": "what a reader makes of the text",
-    "VAL-3": "arrives as another number: nobody can tell",
-    "VAL-5": "arrives as a function: nobody can tell",
-    "VAL-8": "both are allowed",
+WITHOUT_ANSWER = {
+    "it demands nothing": set(DEFINITIONS) - {"CALL-11"},
+    "it says itself what is made of what the peer sends": set(
+        "FRM-1 FRM-2 FRM-4 FRM-5 FRM-6 FRM-7 FRM-8 FRM-9 MSG-7 CLA-2 CLA-3 CLA-4 CLA-5 CLA-6 VAL-2 VAL-4 "
+        "ERR-1 ERR-2 ERR-3 CAN-5 HEL-5 HEL-7 CRD-2 BAT-2 SUP-2 SUP-4 SUP-5 SUP-6 SUP-9 CLS-1 CLS-5".split()
+    ),
+    "what comes of it would be another value or program, which the peer cannot tell from a right one": set(
+        "MSG-5 VAL-1 CALL-1 CALL-3 CALL-4 CALL-6 CALL-9 CALL-12 ERR-4 ERR-5 ERR-7 STR-1 STR-2 STR-3 STR-4 "
+        "STR-8 STR-11 RES-2 SUP-1 SUP-3 SUP-7".split()
+    ),
+    "the peer would wait, and cannot tell for what": set(
+        "CALL-2 ERR-6 STR-10 CAN-3 CAN-4 CAN-6 CAN-8 CRD-1 CRD-5 CRD-8 BAT-3 RES-3 CBK-4 CLS-2 CLS-3 CLS-4 "
+        "CLS-6 HEL-6".split()
+    ),
+    "it is between a side and its application": {"STR-9"},
+    "a stock peer alone would be hurt, and says nothing": set(
+        "FRM-10 FRM-11 FRM-12 VAL-3 VAL-5 CAN-2".split()
+    ),
+    "it allows something": set("VAL-8 CBK-3 ARG-4 META-1 LIM-1".split()),
 }
-"""Rules without an *Answer*, and why there is none: nothing comes of it, or the rule itself says what."""
+"""Rules without an *Answer*, by the reason why there is none."""
+
+
+def test_each_rule_that_a_peer_can_break_says_what_is_answered() -> None:
+    listed = [name for names in WITHOUT_ANSWER.values() for name in names]
+    assert len(listed) == len(set(listed))
+    assert set(listed) == {name for name, text in TEXTS.items() if "*Answer*" not in text}
+
+
+def test_an_answer_that_points_elsewhere_points_to_an_answer_or_a_demand() -> None:
+    for name, text in TEXTS.items():
+        for target in re.findall(r"\*Answer\*[^:.]*: ([A-Z]+-\d+)", text):
+            assert target != name
+            assert re.search(r"\*Answer\*|MUST", TEXTS[target]), f"{name} points to {target}"
 
 
 def test_each_rule_says_how_strong_it_is_or_is_a_definition() -> None:
