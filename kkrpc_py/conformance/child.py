@@ -155,7 +155,7 @@ class Child:
     async def _read_output(self) -> None:
         while True:
             await anyio.wait_readable(self._stdout)
-            if not self.reading:
+            while not self.reading:
                 await self._may_read.wait()
             data = _read(self._stdout.fileno())
             if data is None:

@@ -15,8 +15,9 @@ import anyio
 
 from kkrpc_py.conformance.cases import Case
 from kkrpc_py.conformance.child import StartError, start
-from kkrpc_py.conformance.play import Session, StepFailed, describe, hello, play
+from kkrpc_py.conformance.play import describe, hello, play
 from kkrpc_py.conformance.results import Failure, Outcome, Run, Verdict
+from kkrpc_py.conformance.talk import Session, StepFailed
 
 __all__ = ["TesteeUnusable", "run"]
 
