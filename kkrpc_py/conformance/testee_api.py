@@ -146,7 +146,7 @@ class API:
     async def make(self, words: Any) -> Any:
         return self._make(words)
 
-    async def args(self, *args: Any, **kwargs: Any) -> Any:
+    async def args(self, /, *args: Any, **kwargs: Any) -> Any:
         return {"args": list(args), "kwargs": kwargs}
 
     async def nothing(self) -> None:
