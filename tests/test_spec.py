@@ -96,7 +96,7 @@ WITHOUT_ANSWER = {
     "a stock peer alone would be hurt, and says nothing": set(
         "FRM-10 FRM-11 FRM-12 VAL-3 VAL-5 CAN-2".split()
     ),
-    "it allows something": set("VAL-8 CBK-3 ARG-4 META-1 LIM-1".split()),
+    "it allows something": set("FRM-14 VAL-8 CBK-3 ARG-4 META-1 LIM-1".split()),
 }
 """Rules without an *Answer*, by the reason why there is none."""
 
