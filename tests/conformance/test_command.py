@@ -1,0 +1,327 @@
+"""`kkrpc-py conformance` as its users run it: real processes, their output, their exit codes."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import pty
+import select
+import shlex
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+import jsonschema
+import pytest
+
+from kkrpc_py.conformance.cases import load
+from kkrpc_py.conformance.command import parse
+
+ROOT = Path(__file__).resolve().parents[2]
+SCHEMA = json.loads((ROOT / "spec" / "conformance" / "report.schema.json").read_text("utf-8"))
+SECONDS = 90
+KIT = [sys.executable, "-m", "kkrpc_py", "conformance"]
+REFERENCE = [sys.executable, "-m", "kkrpc_py.conformance.testee"]
+BROKEN = [sys.executable, str(Path(__file__).with_name("broken_testee.py"))]
+
+# A few cases of each group: they take seconds, and all of them take a minute or two.
+SELECTION = """
+    frm-[1-9]/*  msg-[34]/*  call-[1-4]/*  call-6/a-*  err-[14]/*  cbk-[35]/*  str-[1-5]/*
+    can-4/*  bat-1/*  crd-[1-4]/*
+""".split()
+# What the broken testee makes of these.
+VERDICTS = {
+    "frm-12/first-byte": "non-strict",
+    "call-1/no-arguments": "pass",
+    "call-1/positional-arguments-in-order": "fail",
+    "call-3/null-is-a-result": "pass",
+    "call-3/nothing": "error",
+    "call-6/a-missing-function": "fail",
+    "call-6/construct-missing": "skip",
+}
+
+
+def run(*words: str | Path, command: list[str] | None = BROKEN) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [*KIT, *map(str, words), *(["--", *command] if command else [])],
+        cwd=ROOT,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=SECONDS,
+    )
+
+
+def run_broken(*words: str | Path) -> subprocess.CompletedProcess[str]:
+    return run("--case", *VERDICTS, "--timeout", "20", *words)
+
+
+# The reference testee ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("backend", ["asyncio", "trio"])
+def test_the_reference_testee_passes_a_selection(backend: str, tmp_path: Path) -> None:
+    output = tmp_path / "report.json"
+    chosen = ["--case", *SELECTION, "--report", "json", "--output", str(output), "--timeout", "20"]
+    done = run(*chosen, command=[*REFERENCE, "--backend", backend])
+    assert (done.returncode, done.stderr) == (0, ""), done.stdout
+    report = json.loads(output.read_text("utf-8"))
+    assert report["passed"]
+    assert {level for level, counts in report["levels"].items() if counts["pass"] > 10} == {
+        "0",
+        "1",
+        "2",
+        "3",
+    }
+    assert report["counts"]["skip"] == 0
+    assert f"{len(report['outcomes'])} cases in " in done.stdout
+
+
+# A broken testee -----------------------------------------------------------------------------
+
+
+def test_the_text_report_of_a_broken_testee() -> None:
+    done = run_broken()
+    assert (done.returncode, done.stderr) == (1, "")
+    lines = done.stdout.split("\n")
+    found = {line.partition("  ")[2]: line.partition("  ")[0].lower() for line in lines if "  " in line[1:12]}
+    assert VERDICTS.items() >= {name: verdict for name, verdict in found.items() if name in VERDICTS}.items()
+    for name, verdict in VERDICTS.items():
+        assert (name in found) == (verdict not in {"pass", "skip"})
+    assert [each for each in done.stdout if not each.isprintable() and each != "\n"] == []
+    assert "    | this is the end" in lines
+    assert "  STR-5" not in done.stdout
+    assert "  CALL-1 (MUST): " in done.stdout
+    assert lines[-2].endswith("FAILED: 3 of them")
+    assert "skipped, for lack of:\n  construct: 1\n" in done.stdout
+
+
+def test_the_command_of_a_report_runs_the_case_again() -> None:
+    report = json.loads(run_broken("--report", "json").stdout)
+    (again,) = (each["again"] for each in report["outcomes"] if each["id"] == "call-3/nothing")
+    words = shlex.split(again)
+    assert words[:2] == ["kkrpc-py", "conformance"]
+    done = subprocess.run(
+        [*KIT, *words[2:]],
+        cwd=ROOT,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=SECONDS,
+    )
+    assert done.returncode == 1
+    assert "ERROR  call-3/nothing\n" in done.stdout
+    assert "1 cases in " in done.stdout
+
+
+def test_the_junit_report_of_a_broken_testee(tmp_path: Path) -> None:
+    output = tmp_path / "junit.xml"
+    done = run_broken("--report", "junit", "--output", output)
+    assert (done.returncode, done.stderr) == (1, "")
+    suites = ElementTree.parse(output).getroot()
+    elements = {"fail": "failure", "error": "error", "skip": "skipped"}
+    found = {
+        each.get("name"): next((tag for tag in elements.values() if each.find(tag) is not None), None)
+        for each in suites.iter("testcase")
+    }
+    assert found == {name: elements.get(verdict) for name, verdict in VERDICTS.items()}
+    (crashed,) = suites.iter("system-err")
+    assert "this is the end" in str(crashed.text)
+    assert [path.name for path in tmp_path.iterdir()] == ["junit.xml"]
+
+
+def test_the_json_report_of_a_broken_testee() -> None:
+    done = run_broken("--report", "json")
+    assert done.returncode == 1
+    report = json.loads(done.stdout)
+    jsonschema.Draft202012Validator(SCHEMA).validate(report)
+    assert {each["id"]: each["verdict"] for each in report["outcomes"]} == VERDICTS
+    # The summary does not get into what a program reads.
+    assert done.stderr.endswith("FAILED: 3 of them\n")
+
+
+def test_an_old_report_is_replaced(tmp_path: Path) -> None:
+    output = tmp_path / "report.txt"
+    output.write_text("old\n" * 100_000)
+    done = run("--case", "call-1/no-arguments", "--output", output)
+    assert (done.returncode, output.read_text("utf-8")) == (0, done.stdout)
+
+
+def test_a_report_can_go_to_what_is_no_file() -> None:
+    done = run("--case", "call-1/no-arguments", "--report", "json", "--output", "/dev/stderr")
+    assert done.returncode == 0
+    assert json.loads(done.stderr)["passed"]
+
+
+# Known failures ------------------------------------------------------------------------------
+
+
+def test_a_baseline_makes_the_next_run_good_until_an_entry_is_stale(tmp_path: Path) -> None:
+    known = tmp_path / "known.json"
+    first = run_broken("--known", known, "--write-baseline")
+    assert first.returncode == 0, first.stdout
+    bad = [name for name, verdict in VERDICTS.items() if verdict in {"fail", "error"}]
+    assert json.loads(known.read_text("utf-8")) == {"known": dict.fromkeys(sorted(bad), "baseline")}
+
+    second = run_broken("--known", known)
+    assert second.returncode == 0, second.stdout
+    assert "KNOWN  call-3/nothing" in second.stdout
+
+    entries = {"call-3/null-is-a-result": "issue 7: null is lost", **dict.fromkeys(bad, "baseline")}
+    known.write_text(json.dumps({"known": entries}))
+    third = run_broken("--known", known)
+    assert third.returncode == 1
+    assert "STALE  call-3/null-is-a-result" in third.stdout
+    assert "which says: issue 7: null is lost" in third.stdout
+
+    fourth = run_broken("--known", known, "--write-baseline")
+    assert fourth.returncode == 0
+    assert set(json.loads(known.read_text("utf-8"))["known"]) == set(bad)
+
+
+# What cannot be done -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("words", "command", "complaint"),
+    [
+        ([], None, "say what to test: -- COMMAND ..."),
+        (["--"], None, "say what to test: -- COMMAND ..."),
+        (["--level", "4"], BROKEN, "argument --level: invalid choice: 4"),
+        (["--dialect", "compact"], BROKEN, "argument --dialect: invalid choice"),
+        (["--report", "html"], BROKEN, "argument --report: invalid choice"),
+        (["--timeout", "0"], BROKEN, "argument --timeout: '0' is no number of seconds above 0"),
+        (["--jobs", "0"], BROKEN, "argument --jobs: '0' is no number above 0"),
+        (["--write-baseline"], BROKEN, "--write-baseline needs the file: --known FILE"),
+        (["--wat"], BROKEN, "unrecognized arguments: --wat"),
+        (["--case", "nothing-like-it/*"], BROKEN, "no case is of that choice"),
+        (["--known", "/nowhere/known.json"], BROKEN, "/nowhere/known.json: "),
+        (["--output", "/nowhere/report.txt"], BROKEN, "there is no folder /nowhere"),
+        ([], ["/nowhere/testee"], "/nowhere/testee"),
+        ([], [*BROKEN, "wrong"], "describe"),
+        (["--timeout", "0.2"], [*BROKEN, "deaf"], "describe"),
+        ([], [sys.executable, "-c", "import sys; sys.exit('I cannot start')"], "I cannot start"),
+    ],
+)
+def test_what_cannot_be_done_exits_with_2(
+    words: list[str], command: list[str] | None, complaint: str
+) -> None:
+    done = run(*words, command=command)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert complaint in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_known_failure_that_is_no_case_is_found_before_the_run(tmp_path: Path) -> None:
+    known = tmp_path / "known.json"
+    known.write_text('{"known": {"call-1/nothing-like-it": "why"}}')
+    done = run("--known", known, command=["/nowhere/testee"])
+    assert done.returncode == 2
+    assert "no case has the id call-1/nothing-like-it" in done.stderr
+
+
+def test_help_says_what_the_command_wants() -> None:
+    done = run("--help", command=None)
+    assert done.returncode == 0
+    assert done.stdout.startswith("usage: kkrpc-py conformance [OPTIONS] -- COMMAND ...")
+    overview = subprocess.run(
+        [*KIT[:-1], "--help"], cwd=ROOT, capture_output=True, text=True, timeout=SECONDS
+    )
+    assert "conformance" in overview.stdout
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        ("-- a", {"level": None, "case": None, "report": "text", "timeout": 5.0, "jobs": 2}),
+        ("--level 0 2 --level 3 -- a", {"level": [0, 2, 3]}),
+        ("--case x/* y --case z -- a", {"case": ["x/*", "y", "z"]}),
+        ("--jobs 4 --timeout 1.5 -- a", {"jobs": 4, "timeout": 1.5}),
+    ],
+)
+def test_the_options_are_understood(words: str, expected: dict[str, Any]) -> None:
+    options = vars(parse(words.split()))
+    assert options.items() >= expected.items()
+    assert options["command"] == ("a",)
+
+
+def test_what_follows_the_dashes_is_the_commands() -> None:
+    assert parse(["--", "a", "--level", "9", "--", "-x"]).command == ("a", "--level", "9", "--", "-x")
+
+
+def test_a_choice_keeps_the_order_of_the_cases() -> None:
+    done = run("--case", *reversed(VERDICTS), "--report", "json")
+    ids = [case.id for case in load()]
+    chosen = [outcome["id"] for outcome in json.loads(done.stdout)["outcomes"]]
+    assert chosen == sorted(VERDICTS, key=ids.index)
+
+
+# Signals and terminals -----------------------------------------------------------------------
+
+
+def wait_for(path: Path) -> int:
+    deadline = time.monotonic() + SECONDS
+    while not (path.exists() and path.read_text().endswith("\n")):
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    return int(path.read_text())
+
+
+def is_alive(number: int) -> bool:
+    """Whether the process runs; one that is dead and not reaped does not."""
+    with contextlib.suppress(FileNotFoundError):
+        return Path(f"/proc/{number}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    return False
+
+
+@pytest.fixture
+def sleeper(tmp_path: Path) -> Iterator[tuple[list[str], Path]]:
+    """A testee that says its number and never answers."""
+    path = tmp_path / "number"
+    code = (
+        f"import os, time\nopen({str(path)!r}, 'w').write(f'{{os.getpid()}}\\n')\nwhile True: time.sleep(60)"
+    )
+    yield [sys.executable, "-c", code], path
+    if path.exists() and is_alive(int(path.read_text())):
+        os.kill(int(path.read_text()), signal.SIGKILL)
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="needs /proc")
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_leaves_no_child(sleeper: tuple[list[str], Path], number: signal.Signals) -> None:
+    command, path = sleeper
+    kit = subprocess.Popen(
+        [*KIT, "--timeout", "600", "--", *command], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    try:
+        child = wait_for(path)
+        kit.send_signal(number)
+        printed, complaint = kit.communicate(timeout=SECONDS)
+    finally:
+        kit.kill()
+        kit.wait()
+    assert (kit.returncode, printed, complaint) == (128 + number, b"", b"")
+    assert not is_alive(child)
+
+
+def test_a_terminal_sees_how_far_it_is() -> None:
+    ours, theirs = pty.openpty()
+    words = [*KIT, "--case", "call-1/no-arguments", "call-3/nothing", "--", *BROKEN]
+    with subprocess.Popen(words, cwd=ROOT, stdout=subprocess.PIPE, stderr=theirs) as kit:
+        os.close(theirs)
+        seen = b""
+        # The end of a terminal is an error on Linux and an end of file elsewhere.
+        with contextlib.suppress(OSError):
+            while select.select([ours], [], [], SECONDS)[0] and (more := os.read(ours, 4096)):
+                seen += more
+        kit.communicate(timeout=SECONDS)
+    os.close(ours)
+    shown = seen.decode().split("\r\x1b[K")
+    assert shown[0] == shown[-1] == ""
+    assert [line.partition("  ")[0] for line in shown[1:-1]] == ["1/2", "2/2, 1 bad"]
