@@ -167,6 +167,7 @@ class Callee(Half):
     def _on_request(self, message: m.Request | m.Construct, size: int) -> ev.Event | None:
         id, method = message.id, message.method
         if id in self.incoming:
+            self.passage.drop(message)
             return self._in_use(id)
         if method == hi.METHOD and type(message) is m.Request:
             return self._on_hello(message)
@@ -222,6 +223,7 @@ class Callee(Half):
 
     def _on_set(self, message: m.Set, size: int) -> ev.Event | None:
         if message.id in self.incoming:
+            self.passage.drop(message)
             return self._in_use(message.id)
         try:
             value = self.passage.restore(message.value, message)
@@ -235,6 +237,7 @@ class Callee(Half):
         """From a peer that knows `callback` it is a question as any other; a stock one waits for nothing."""
         answered = self.calls_back and message.id is not None
         if answered and message.id in self.incoming:
+            self.passage.drop(message)
             return self._in_use(message.id)
         passed = self.passage.functions.get(message.callback_id)
         if passed is None:

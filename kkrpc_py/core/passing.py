@@ -208,7 +208,8 @@ class Passage:
         stream_ids = message.stream_ids if hi.STREAM_ARGUMENTS in self.agreed else ()
         if len(callback_ids) > _MOST_NAMED or len(stream_ids) > _MOST_NAMED:
             raise LimitExceeded(f"one message names more than {_MOST_NAMED} functions or streams")
-        if any(len(id) > self._id_bytes for id in (*callback_ids, *stream_ids)):
+        sizes = (len(id.encode(errors="surrogatepass")) for id in (*callback_ids, *stream_ids))
+        if any(size > self._id_bytes for size in sizes):
             raise ProtocolError("the id of a callback or stream is longer than Limits.id_bytes")
         refusal: Exception | None = None
         for id in callback_ids:

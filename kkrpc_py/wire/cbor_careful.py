@@ -22,6 +22,7 @@ _ITEMS = 1_000_000
 _FLOATS = {25: (">e", 2), 26: (">f", 4), 27: (">d", 8)}
 _SIMPLE = {20: False, 21: True, 22: None}
 _ARRAY, _MAP, _TAG = 4, 5, 6
+_SET, _SHAPED = 258, 40
 
 
 class MalformedCbor(ValueError):
@@ -68,13 +69,16 @@ class CarefulReader:
 
     def read(self) -> Any:
         """The value; `MalformedCbor` or `RefusedContent` if there is none."""
-        value = self._item(self._depth, tagged=False)
+        value = self._item(self._depth)
         if self._heads.at != len(self._heads.payload):
             raise MalformedCbor("more bytes follow the item")
         return value
 
-    def _item(self, room: int, *, tagged: bool) -> Any:
-        """The next item; `room` is how deep it may be nested, `tagged` whether a tag stands before it."""
+    def _item(self, room: int, *, tagged: bool = False, within_tag: bool = False) -> Any:
+        """The next item; `room` is how deep it may be nested, `tagged` whether a tag stands before it.
+
+        What a tag holds is no level (FRM-8), but a set's array; within it no other tag is spared again.
+        """
         major, info, argument = self._heads.next()
         match major:
             case 0:
@@ -88,22 +92,25 @@ class CarefulReader:
             case 6:
                 if tagged:
                     raise RefusedContent("a tag around a tag is not agreed on")
-                return self._tags.read(argument, self._item(room, tagged=True))
+                if argument != _SET and not within_tag:
+                    room += 2 if argument == _SHAPED else 1
+                    within_tag = True
+                return self._tags.read(argument, self._item(room, tagged=True, within_tag=within_tag))
             case 7:
                 return _simple(info, argument)
             case _:
                 if room <= 0:
                     raise RefusedContent(f"nested deeper than Limits.depth ({self._depth})")
                 if major == _MAP:
-                    return self._map(argument, room - 1)
-                return [self._item(room - 1, tagged=False) for _ in range(argument)]
+                    return self._map(argument, room - 1, within_tag)
+                return [self._item(room - 1, within_tag=within_tag) for _ in range(argument)]
 
-    def _map(self, size: int, room: int) -> dict[Any, Any]:
+    def _map(self, size: int, room: int, within_tag: bool) -> dict[Any, Any]:
         keys: list[Any] = []
         values: list[Any] = []
         for _ in range(size):
-            keys.append(frozen(self._item(room, tagged=False)))
-            values.append(self._item(room, tagged=False))
+            keys.append(frozen(self._item(room, within_tag=within_tag)))
+            values.append(self._item(room, within_tag=within_tag))
         try:
             if not evenly_hashed(keys):
                 raise RefusedContent("too many keys of a map share one hash")

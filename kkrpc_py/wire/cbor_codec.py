@@ -17,6 +17,7 @@ import sys
 from array import array
 from collections.abc import Callable
 from decimal import Decimal
+from ipaddress import IPv6Address, IPv6Interface
 from typing import Any
 
 import cbor2
@@ -34,7 +35,8 @@ __all__ = ["CborReader", "CborWriter"]
 _ENVELOPE_DEPTH = 2
 # cbor2 writes by recursion without a guard, and the careful reader is Python. Both have room for this.
 _MAX_DEPTH = 300
-_CONVERTED: frozenset[type] = frozenset((memoryview, Decimal, array, Tensor))
+_TAGGED: frozenset[type] = frozenset((Decimal, IPv6Address, IPv6Interface))
+_CONVERTED: frozenset[type] = _TAGGED | {memoryview, array, Tensor}
 
 
 class CborWriter:
@@ -86,7 +88,7 @@ def _depth(limits: Limits) -> int:
 
 def _converted(value: Any) -> Any:
     kind = type(value)
-    if kind is Decimal:
+    if kind in _TAGGED:
         return tagged_form(value)
     if kind is memoryview:
         return value.tobytes()

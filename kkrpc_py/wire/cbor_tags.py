@@ -25,6 +25,7 @@ from kkrpc_py.wire.values import Check, digits_bound
 
 __all__ = ["RefusedContent", "TaggedTypes", "evenly_hashed", "frozen", "tagged_form"]
 
+_IPV6 = 54
 _EXTENDED_DECIMAL = 268
 _RFC3339 = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{1,6})?(Z|[+-]\d\d:\d\d)", re.ASCII)
 _FULL_DATE = re.compile(r"\d{4}-\d\d-\d\d", re.ASCII)
@@ -69,7 +70,7 @@ class TaggedTypes:
             37: _read_uuid,
             SHAPED: read_shaped,
             52: _read_ipv4,
-            54: _read_ipv6,
+            _IPV6: _read_ipv6,
             258: _read_set,
             _EXTENDED_DECIMAL: self._read_extended_decimal,
             1004: _read_date,
@@ -153,11 +154,17 @@ class TaggedTypes:
         return Fraction(self.integer(numerator), denominator)
 
 
-def tagged_form(value: Decimal) -> Any:
-    """What is written for a decimal: itself, but for those that the CBOR library would change.
+def tagged_form(value: Decimal | IPv6Address | IPv6Interface) -> Any:
+    """What is written for a value: itself, but for those that the CBOR library would change.
 
-    Those are -0, the infinities and the NaNs; they become tag 268, extended decimal fraction.
+    Those are the decimals -0, the infinities and the NaNs, which become tag 268, extended decimal fraction,
+    and IPv6 with a zone, which the library writes as bytes where RFC 9164 has text.
     """
+    if not isinstance(value, Decimal):
+        if value.scope_id is None:
+            return value
+        length = value.network.prefixlen if isinstance(value, IPv6Interface) else None
+        return cbor2.CBORTag(_IPV6, (value.packed, length, value.scope_id))
     sign, digits, exponent = value.as_tuple()
     if isinstance(exponent, int) and (value or not sign):
         return value
@@ -223,9 +230,11 @@ def _read_ipv6(content: Any) -> IPv6Address | IPv6Network | IPv6Interface:
     zone = ""
     if len(content) == 3:
         *content, scope = content
-        if type(scope) is not bytes or not scope:
-            raise RefusedContent("an IPv6 zone must be a byte string")
-        zone = "%" + scope.decode()
+        if type(scope) is bytes:  # as some libraries write it
+            scope = scope.decode()
+        if not (type(scope) is int and scope >= 0) and not (type(scope) is str and scope):
+            raise RefusedContent("an IPv6 zone must be text or an integer, zero or more")
+        zone = f"%{scope}"
     first, second = content
     if type(first) is bytes and len(first) == 16 and type(second) is int:
         return IPv6Interface((f"{IPv6Address(first)}{zone}", second))

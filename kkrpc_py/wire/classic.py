@@ -324,7 +324,7 @@ class Parser:
             id = self._id(id)
             of_stream = kind.startswith(_STREAM)
             if id is _WRONG_ID or (id is None and of_stream):
-                return Malformed(None, kind, _REASON_NO_ID if of_stream else _REASON_ID)
+                return _malformed(fields, kind, None, _REASON_NO_ID if of_stream else _REASON_ID)
         return parser(fields, kind, id)
 
     def malformed(
@@ -355,7 +355,7 @@ class Parser:
     def _parse_call(self, fields: Fields, kind: str, id: Id | None) -> Message:
         method, args = fields.method, fields.args
         if type(method) is not str:
-            return Malformed(id, kind, f"Invalid {kind}: method must be a string")
+            return _malformed(fields, kind, id, f"Invalid {kind}: method must be a string")
         if type(args) is not list:
             args = []
         cls = Request if kind == "request" else Construct
@@ -363,7 +363,8 @@ class Parser:
             return cls(id, method, args)
         kwargs, meta = fields.kwargs, fields.meta
         if not _is_keywords(kwargs):
-            return Malformed(id, kind, f"Invalid {kind}: kwargs must be a mapping whose keys are strings")
+            reason = f"Invalid {kind}: kwargs must be a mapping whose keys are strings"
+            return _malformed(fields, kind, id, reason)
         if type(meta) is not dict:
             meta = None
         return cls(id, method, args, *_passed(fields), kwargs, meta)
@@ -371,9 +372,10 @@ class Parser:
     def _parse_callback(self, fields: Fields, kind: str, id: Id | None) -> Message:
         callback_id, args = fields.method, fields.args
         if type(callback_id) is not str:
-            return Malformed(id, kind, "Invalid callback: method must be a string")
+            return _malformed(fields, kind, id, "Invalid callback: method must be a string")
         if not _is_keywords(fields.kwargs):
-            return Malformed(id, kind, "Invalid callback: kwargs must be a mapping whose keys are strings")
+            reason = "Invalid callback: kwargs must be a mapping whose keys are strings"
+            return _malformed(fields, kind, id, reason)
         return Callback(id, callback_id, args if type(args) is list else [], *_passed(fields), fields.kwargs)
 
     def _parse_release(self, fields: Fields, kind: str, id: Id | None) -> Message:
@@ -392,8 +394,8 @@ class Parser:
         if type(path) is list and set(map(type, path)) <= {str}:
             return tuple(path)
         if not path:
-            return Malformed(id, kind, f"Invalid {kind} request: missing path")
-        return Malformed(id, kind, f"Invalid {kind} request: path must be a list of strings")
+            return _malformed(fields, kind, id, f"Invalid {kind} request: missing path")
+        return _malformed(fields, kind, id, f"Invalid {kind} request: path must be a list of strings")
 
     def _parse_get(self, fields: Fields, kind: str, id: Id | None) -> Message:
         path = self._path(fields, kind, id)
@@ -406,7 +408,7 @@ class Parser:
     def _parse_response(self, fields: Fields, kind: str, id: Id | None) -> Message:
         args = fields.args
         if type(args) is not dict:
-            return Malformed(id, kind, "Invalid response: args must be a mapping")
+            return _malformed(fields, kind, id, "Invalid response: args must be a mapping")
         if "error" in args and not _is_falsy(args["error"]):
             return Failure(id, _parse_error(args["error"]))
         value = args.get("result", UNSET)
@@ -425,7 +427,8 @@ class Parser:
         else:
             values = args["values"]
             if type(values) is not list or not values:
-                return Malformed(id, kind, "Invalid stream-chunk: values must be a list of one or more")
+                reason = "Invalid stream-chunk: values must be a list of one or more"
+                return _malformed(fields, kind, id, reason)
         if fields.callbackIds is fields.streamIds is None:
             return Chunks(id, values)
         return Chunks(id, values, *_passed(fields))
@@ -454,6 +457,11 @@ class Parser:
         if type(chunks) is not int or type(size) is not int or chunks < 0 or size < 0:
             return Malformed(id, kind, "Invalid stream-ack: n and b must be integers, zero or more")
         return StreamAck(id, chunks, size)
+
+
+def _malformed(fields: Fields, kind: str, id: Id | None, reason: str) -> Malformed:
+    """With what the message names, which is given back although nobody reads it (CBK-6)."""
+    return Malformed(id, kind, reason, *_passed(fields))
 
 
 def _passed(fields: Fields) -> tuple[tuple[str, ...], tuple[str, ...]]:

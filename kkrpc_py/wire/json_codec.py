@@ -304,11 +304,13 @@ def _without_bytes_form(value: Any) -> Any:
     if type(value) is dict:
         if len(value) == 2 and _is_bytes_form(value):
             data = value["data"]
-            try:
-                return bytes(data)
-            except (TypeError, ValueError):
-                pass
-            if set(map(type, data)) <= {int, float}:
+            kinds = set(map(type, data))
+            if kinds == {int}:
+                try:
+                    return bytes(data)
+                except ValueError:
+                    pass
+            if kinds <= {int, float}:
                 # As JavaScript fills a Uint8Array.
                 return bytes(int(item) % 256 for item in data)
         for key, item in value.items():

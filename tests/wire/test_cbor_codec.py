@@ -8,6 +8,7 @@ from __future__ import annotations
 import time
 import tracemalloc
 from decimal import Decimal
+from ipaddress import IPv6Address, IPv6Interface
 from typing import Any
 
 import cbor2
@@ -15,11 +16,12 @@ import pytest
 
 from kkrpc_py.limits import Limits
 from kkrpc_py.wire.cbor_careful import CarefulReader, MalformedCbor, skeleton
-from kkrpc_py.wire.cbor_codec import CborReader
+from kkrpc_py.wire.cbor_codec import CborReader, CborWriter
 from kkrpc_py.wire.cbor_errors import CborError, CborRefused
 from kkrpc_py.wire.cbor_tags import RefusedContent, TaggedTypes, evenly_hashed
 
 READER = CborReader(Limits())
+WRITER = CborWriter(Limits())
 
 
 def head(major: int, argument: int) -> bytes:
@@ -100,6 +102,41 @@ def test_what_is_not_well_formed(payload: bytes) -> None:
 
 
 @pytest.mark.parametrize(
+    ("zone", "name"), [(b"\x64eth0", "eth0"), (b"\x44eth0", "eth0"), (b"\x02", "2"), (b"\x61\x32", "2")]
+)
+def test_a_zone_is_text_or_a_number_and_is_written_as_text(zone: bytes, name: str) -> None:
+    packed = IPv6Address("fe80::1").packed
+    address = READER.loads(tag(54, b"\x83\x50" + packed + b"\xf6" + zone))
+    assert address == IPv6Address(f"fe80::1%{name}")
+    interface = READER.loads(tag(54, b"\x83\x50" + packed + b"\x18\x40" + zone))
+    assert interface == IPv6Interface(f"fe80::1%{name}/64")
+    for value, length in ((address, b"\xf6"), (interface, b"\x18\x40")):
+        written = WRITER.dumps({"v": WRITER.fit(value, "v")})
+        assert written.endswith(tag(54, b"\x83\x50" + packed + length + text(name)))
+
+
+@pytest.mark.parametrize("key", [b"\x61a", b"\x01"])
+def test_what_a_tag_holds_is_no_level_but_a_sets_array_frm_8(key: bytes) -> None:
+    depth = Limits().depth
+    decimal = tag(4, b"\x82\x20\x1b" + bytes(7) + b"\x01")
+    numbers = tag(40, b"\x82\x82\x01\x02" + tag(64, b"\x42\x01\x02"))
+    outer = b"\xa1" + key
+    for deepest in (decimal, numbers):
+        READER.loads(outer + b"\x81" * (depth - 1) + deepest)
+        with pytest.raises(CborRefused):
+            READER.loads(outer + b"\x81" * depth + deepest)
+    READER.loads(outer + b"\x81" * (depth - 2) + tag(258, b"\x81" + decimal))
+    with pytest.raises(CborRefused):
+        READER.loads(outer + b"\x81" * (depth - 1) + tag(258, b"\x81" + decimal))
+
+
+@pytest.mark.parametrize("number", [4, 40, 258, 999])
+def test_tags_that_spare_a_level_each_are_no_way_to_nest_without_end_frm_8(number: int) -> None:
+    with pytest.raises(CborRefused):
+        READER.loads(b"\xa1\x01" + tag(number, b"\x81") * 100_000 + b"\x01")
+
+
+@pytest.mark.parametrize(
     "payload",
     [
         # Indefinite lengths.
@@ -129,7 +166,8 @@ def test_what_is_not_well_formed(payload: bytes) -> None:
         tag(37, b"\x41a"), tag(37, text("a")), tag(43000, b"\x82\x01\x02"), tag(43000, b"\x81\xf9\x3c\x00"),
         tag(52, b"\x41a"), tag(52, b"\x82\x18\x21\x41\x01"), tag(52, b"\x82\x08\x45\x01\x02\x03\x04\x05"), tag(52, b"\x01"),
         tag(52, b"\x82\x08\x44\x01\x02\x03\x04"), tag(52, b"\x82\x44\x01\x02\x03\x04\x18\x21"), tag(52, b"\x82\x01\x02"),
-        tag(54, b"\x41a"), tag(54, b"\x82\x01\x02"), tag(54, b"\x83\x50" + bytes(16) + b"\xf6\x01"),
+        tag(54, b"\x41a"), tag(54, b"\x82\x01\x02"), tag(54, b"\x83\x50" + bytes(16) + b"\xf6\x20"),
+        tag(54, b"\x83\x50" + bytes(16) + b"\xf6\xf5"), tag(54, b"\x83\x50" + bytes(16) + b"\xf6\x60"),
         tag(54, b"\x83\x50" + bytes(16) + b"\xf6\x40"), tag(54, b"\x82\x50" + bytes(16) + b"\xf6"),
         tag(54, b"\x82\x41\x01\x01"), tag(54, b"\x83\x08\x41\xfe\x41a"), tag(54, b"\x83\x50" + bytes(16) + b"\xf6\x41\xff"),
         tag(258, b"\x01"), tag(258, b"\xa0"), tag(999, b"\x01"),

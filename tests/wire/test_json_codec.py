@@ -142,7 +142,7 @@ def test_only_integers_are_bounded_by_their_digits(text: str) -> None:
         ('[1,"Uint8Array",[{"x":{"type":"Uint8Array","data":[1]}},5]]', [1, "Uint8Array", [{"x": b"\x01"}, 5]]),
         ('{"type":"Uint8Array","data":["a"]}', {"type": "Uint8Array", "data": ["a"]}),
         ('{"type":"Uint8Array","data":"a"}', {"type": "Uint8Array", "data": "a"}),
-        ('{"type":"Uint8Array","data":[true]}', b"\x01"),
+        ('{"type":"Uint8Array","data":[true]}', {"type": "Uint8Array", "data": [True]}),
         ('{"type":"Uint8Array","data":[1],"x":{"type":"Uint8Array","data":[2]}}',
          {"type": "Uint8Array", "data": [1], "x": b"\x02"}),
         ('{"type":"Buffer","data":[1]}', {"type": "Buffer", "data": [1]}),
