@@ -108,12 +108,12 @@ class CallHost(StreamHost, Protocol):
         ...
 
     @property
-    def congested(self) -> bool:
-        """More waits to be written than `Limits.send_high_water`."""
+    def control_congested(self) -> bool:
+        """More calls and answers wait to be written than `Limits.send_high_water`."""
         ...
 
     async def room_changed(self) -> None:
-        """Wait until the channel may be congested no more, or is closed."""
+        """Wait until that may be so no more, or the channel is closed."""
         ...
 
     def check_open(self) -> None:
@@ -273,7 +273,7 @@ async def _exchange(
     host: CallHost, method: str, args: list[Any], on_stream: OnStream, question: Question | None
 ) -> Any:
     host.check_open()
-    while host.congested:
+    while host.control_congested:
         await host.room_changed()
         host.check_open()
     parking = host.parking

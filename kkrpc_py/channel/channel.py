@@ -558,6 +558,10 @@ class RPCChannel:
         return self._writer.congested
 
     @property
+    def control_congested(self) -> bool:
+        return self._writer.control_congested
+
+    @property
     def stopping(self) -> bool:
         return self._stopping
 

@@ -207,7 +207,7 @@ class Dispatcher:
             return None
         except BaseException as exc:
             return Outcome(error=exc)
-        if type(result) in VALUES and not self.host.congested:
+        if type(result) in VALUES and not self.host.control_congested:
             try:
                 self.host.connection.respond(call, result)
                 return None

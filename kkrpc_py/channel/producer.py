@@ -46,7 +46,7 @@ class Link(Protocol):
 
     @property
     def congested(self) -> bool:
-        """More waits to be written than `Limits.send_high_water`."""
+        """More waits to be written than `Limits.send_high_water`, frames of streams and all others."""
         ...
 
     @property

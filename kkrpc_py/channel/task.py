@@ -60,8 +60,13 @@ _OWN = frozenset(("callback", "stream"))
 class Host(Link, Protocol):
     """What the dispatcher needs of its channel."""
 
+    @property
+    def control_congested(self) -> bool:
+        """More calls and answers wait to be written than `Limits.send_high_water`."""
+        ...
+
     async def room_changed(self) -> None:
-        """Wait until the channel may be congested no more, or stops."""
+        """Wait until that may be so no more, or the channel stops."""
         ...
 
     async def settled(self) -> None:
@@ -215,7 +220,7 @@ class CallTask(msgspec.Struct, eq=False):
 
     async def _respond(self, value: Any) -> None:
         host = self.host
-        while host.congested and not host.stopping:
+        while host.control_congested and not host.stopping:
             await host.room_changed()
         if self.call.stopping():
             return
@@ -311,7 +316,7 @@ class CallTask(msgspec.Struct, eq=False):
                 error = CallCancelled("the handler was cancelled")
         elif not call.stopping():
             try:
-                while host.congested and not host.stopping:
+                while host.control_congested and not host.stopping:
                     await host.room_changed()
                 if self.producer is not None and self.producer.error is None:
                     await self.producer.drain()  # values that came before the error arrive before it

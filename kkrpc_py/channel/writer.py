@@ -144,13 +144,21 @@ class Writer:
 
     @property
     def congested(self) -> bool:
+        """Who produces a stream waits."""
         return self._broken or self._connection.outbox.size > self._high_water
+
+    @property
+    def control_congested(self) -> bool:
+        """Who calls or answers waits. Streams are not counted: these leave ahead of them, and a producer that
+        never waits would have filled what a slow peer took before anybody else looks.
+        """
+        return self._broken or self._connection.outbox.control_size > self._high_water
 
     def when_clear(self, wake: Callable[[], None]) -> None:
         self._wakes.add(wake)
 
     async def room_changed(self) -> None:
-        """Wait until there may be room again; ask `congested` before and after."""
+        """Wait until there may be room again; ask `control_congested` before and after."""
         await checkpoint_if_cancelled()
         place = self._parking.new()
         self._queue.append(place)
@@ -165,20 +173,25 @@ class Writer:
             self.relieve()
 
     def relieve(self) -> None:
-        """Wake those who wait for room, if there is some: the first few of a queue, not all of it."""
-        if (self._wakes or self._queue) and not self.congested:
-            self._wake(_WOKEN)
+        """Wake those who wait for room, if there is some: of a queue the first few, not all of it."""
+        if self._queue and not self.control_congested:
+            self._wake_queue(_WOKEN)
+        if self._wakes and not self.congested:
+            self._wake_producers()
 
     def wake_waiting(self) -> None:
         """Wake all of them: the channel ends."""
-        self._wake(len(self._queue))
+        self._wake_queue(len(self._queue))
+        self._wake_producers()
 
-    def _wake(self, most: int) -> None:
+    def _wake_queue(self, most: int) -> None:
+        for _ in range(min(most, len(self._queue))):
+            self._parking.wake(self._queue.popleft())
+
+    def _wake_producers(self) -> None:
         wakes, self._wakes = self._wakes, set()
         for wake in wakes:
             wake()
-        for _ in range(min(most, len(self._queue))):
-            self._parking.wake(self._queue.popleft())
 
 
 def _joined(frames: list[bytes]) -> list[bytes]:
