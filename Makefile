@@ -1,6 +1,6 @@
 # Each target sets up what it needs, from a clone alone: Python 3.11 or newer with venv, nothing else.
-# Node is wanted by the cross-language tests and two peers of the benchmarks only; without it they are skipped,
-# and it is said.
+# Node is wanted by the cross-language tests, one testee and two peers of the benchmarks only; without it they are
+# skipped, and it is said.
 
 VENV := .venv
 PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11; do \
@@ -10,15 +10,17 @@ NODE_DIR := tests/node
 BENCH_NODE_DIR := benchmarks/peers/node
 PYTEST_ARGS ?=
 BENCH_ARGS ?=
+CONFORMANCE_ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all lint types bench bench-instructions coverage node bench-node clean
+.PHONY: help demo test test-all lint types conformance bench bench-instructions coverage node bench-node clean
 
 help:
 	@echo "make demo [DIR=path]  parent and child at work: a stream, its summary, a cancelled run"
 	@echo "make test             the tests, on asyncio and trio"
 	@echo "make test-all         all of them: slow ones and uvloop too, with coverage"
 	@echo "make lint             ruff, mypy, pyright, import direction"
+	@echo "make conformance      the conformance kit against both testees; less: CONFORMANCE_ARGS='--level 0 1'"
 	@echo "make bench [SAVE=1]   speed and memory, beside others on the same machine, in about a quarter of an hour;"
 	@echo "                      SAVE=1 writes benchmarks/results/; less: BENCH_ARGS='--rounds 2 --only ints'"
 	@echo "make bench-instructions  instructions of a chunk and a call, beside the committed baseline (valgrind)"
@@ -72,6 +74,16 @@ lint: $(VENV)/.dev types
 types: $(VENV)/.dev
 	$(BIN)/mypy
 	$(BIN)/pyright
+
+# All of them, even if one fails.
+conformance: $(VENV)/.dev
+	@failed=; \
+	try() { echo "== $$*"; $(BIN)/kkrpc-py conformance $(CONFORMANCE_ARGS) -- "$$@" || failed=1; echo; }; \
+	try $(BIN)/python -m kkrpc_py.conformance.testee --backend asyncio; \
+	try $(BIN)/python -m kkrpc_py.conformance.testee --backend trio; \
+	if command -v node >/dev/null; then try node spec/testees/node/testee.mjs; \
+	else echo "no Node here: the JavaScript testee is skipped"; test -z "$$KKRPC_REQUIRE_NODE" || failed=1; fi; \
+	test -z "$$failed"
 
 $(VENV)/.bench: pyproject.toml $(VENV)/.run
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[bench]'

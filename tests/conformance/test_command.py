@@ -12,6 +12,7 @@ import signal
 import subprocess
 import sys
 import time
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -257,6 +258,31 @@ def test_a_choice_keeps_the_order_of_the_cases() -> None:
     ids = [case.id for case in load()]
     chosen = [outcome["id"] for outcome in json.loads(done.stdout)["outcomes"]]
     assert chosen == sorted(VERDICTS, key=ids.index)
+
+
+@pytest.mark.slow
+def test_a_wheel_brings_the_cases_along(tmp_path: Path) -> None:
+    def python(*words: str, folder: Path) -> str:
+        env = {**os.environ, "PYTHONPATH": str(tmp_path / "unpacked")}
+        return subprocess.run(
+            [sys.executable, *words],
+            cwd=folder,
+            env=env,
+            stdout=subprocess.PIPE,
+            text=True,
+            timeout=SECONDS,
+            check=True,
+        ).stdout
+
+    python("-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", str(tmp_path), str(ROOT), folder=ROOT)
+    (wheel,) = tmp_path.glob("kkrpc_py-*.whl")
+    with zipfile.ZipFile(wheel) as archive:
+        archive.extractall(tmp_path / "unpacked")
+    code = "from kkrpc_py.conformance import cases; print(cases.spec_folder()); print(len(cases.load()))"
+    spec, count = python("-c", code, folder=tmp_path).splitlines()
+    assert (spec, int(count)) == (str(tmp_path / "unpacked" / "kkrpc_py" / "spec"), len(load()))
+    shown = python("-m", "kkrpc_py", *KIT[3:], "--case", "call-1/*", "--", *REFERENCE, folder=tmp_path)
+    assert shown.endswith("passed\n")
 
 
 # Signals and terminals -----------------------------------------------------------------------
