@@ -12,6 +12,7 @@ from kkrpc_py.channel.stream import StreamReceiver
 from kkrpc_py.core.credit import MAX_CHUNKS
 from kkrpc_py.transports.memory import memory_byte_streams
 from tests.channel.harness import BOUND, Log, linked, until
+from tests.channel.peer import opened, request, result, scripted
 
 pytestmark = pytest.mark.anyio
 
@@ -373,3 +374,23 @@ async def test_a_peer_that_ignores_its_credit() -> None:
             await until(lambda: not client.connection.outgoing)
             assert not client.closed
         await theirs.aclose()
+
+
+async def test_answers_pass_a_producer_that_never_waits_toward_a_peer_that_reads_slowly() -> None:
+    """The peer reads one frame at a time, so that the producer fills each gap at once (STR-10, CLS-4)."""
+    limits = kk.Limits(send_high_water=500_000)
+    async with scripted(Counting("x" * 50_000), limits=limits) as (channel, peer):
+        await peer.send(request("s", "endless"))
+        assert await peer.next() == opened("s")
+        await until(lambda: channel.congested)
+        for number in range(3):
+            await peer.send(request(number, "add", number, 1))
+            chunks = 0
+            while (message := await peer.next())["type"] == "stream-chunk":
+                chunks += 1
+                await anyio.wait_all_tasks_blocked()
+            assert message == result(number, number + 1)
+            # What was taken into the pipe and into a write before it, and no more.
+            print("CH", number, chunks, size)
+            assert chunks * size < 1_000_000
+        await peer.close()
