@@ -55,9 +55,11 @@ def outcome_lines(
     yield f"{outcome.verdict.upper()}  {case.id}"
     yield from _wrapped(case.title)
     rule = rules.get(case.rule)
-    yield from _wrapped(f"{case.rule} ({case.force}): {rule.summary if rule else 'not in protocol.md'}")
+    yield from _wrapped(
+        f"{case.rule}, {case.force}: {rule.summary if rule else 'not in protocol.md'}", "rule"
+    )
     if outcome.reason:
-        yield from _wrapped(f"{_REASONS.get(outcome.verdict, 'reason')}: {outcome.reason}")
+        yield from _wrapped(f"{_REASONS.get(outcome.verdict, '')}{outcome.reason}", outcome.verdict.value)
     if failure is not None:
         yield f"  step      {step_text(case, failure)}"
         yield from _labelled("expected", failure.expected)
@@ -72,15 +74,13 @@ def outcome_lines(
     yield f"  again     {again(run, case, options)}"
 
 
-_REASONS = {
-    Verdict.KNOWN: "known",
-    Verdict.STALE: "it passes: take it off the list of known failures, which says",
-}
+_REASONS = {Verdict.STALE: "it passes; take it off the list of known failures, which says: "}
 
 
-def _wrapped(words: str) -> list[str]:
+def _wrapped(words: str, label: str = "") -> list[str]:
+    first, others = (f"  {label:<9} ", " " * 12) if label else ("  ", "  ")
     return textwrap.wrap(
-        printable(words), WIDTH, initial_indent="  ", subsequent_indent="  ", break_on_hyphens=False
+        printable(words), WIDTH, initial_indent=first, subsequent_indent=others, break_on_hyphens=False
     )
 
 
@@ -137,13 +137,17 @@ def _lists(run: Run) -> Iterator[str]:
         found = [outcome for outcome in run.outcomes if outcome.verdict is verdict]
         if found:
             yield f"\n{heading}:"
-            yield from (f"  {outcome.case.id}: {printable(outcome.case.title)}" for outcome in found)
+            yield from (_cut(f"  {outcome.case.id}: {printable(outcome.case.title)}") for outcome in found)
     missing = collections.Counter(
         outcome.reason for outcome in run.outcomes if outcome.verdict is Verdict.SKIP
     )
     if missing:
         yield "\nskipped, for lack of:"
         yield from (f"  {printable(reason)}: {count}" for reason, count in sorted(missing.items()))
+
+
+def _cut(line: str) -> str:
+    return line if len(line) <= WIDTH else f"{line[: WIDTH - 2]} …"
 
 
 def _last_line(run: Run) -> str:

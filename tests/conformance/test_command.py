@@ -94,8 +94,7 @@ def test_the_text_report_of_a_broken_testee() -> None:
         assert (name in found) == (verdict not in {"pass", "skip"})
     assert [each for each in done.stdout if not each.isprintable() and each != "\n"] == []
     assert "    | this is the end" in lines
-    assert "  STR-5" not in done.stdout
-    assert "  CALL-1 (MUST): " in done.stdout
+    assert "  rule      CALL-1, MUST: " in done.stdout
     assert lines[-2].endswith("FAILED: 3 of them")
     assert "skipped, for lack of:\n  construct: 1\n" in done.stdout
 
@@ -176,7 +175,7 @@ def test_a_baseline_makes_the_next_run_good_until_an_entry_is_stale(tmp_path: Pa
     third = run_broken("--known", known)
     assert third.returncode == 1
     assert "STALE  call-3/null-is-a-result" in third.stdout
-    assert "which says: issue 7: null is lost" in third.stdout
+    assert "which says: issue 7" in third.stdout
 
     fourth = run_broken("--known", known, "--write-baseline")
     assert fourth.returncode == 0
