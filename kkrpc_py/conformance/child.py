@@ -21,6 +21,7 @@ from typing import Any, Final
 
 import anyio
 
+from kkrpc_py.conformance.inbox import Inbox
 from kkrpc_py.conformance.results import Direction, TraceLine
 from kkrpc_py.conformance.wire import Broken, Item, Message, Splitter
 
@@ -33,7 +34,7 @@ FIRST_BYTES: Final = 256
 """What is kept of the beginning of stdout."""
 TRACE_LINES: Final = 300
 """Lines of the trace that are kept at its beginning, and as many at its end."""
-TRACE_BYTES: Final = 16384
+TRACE_BYTES: Final = 4096
 """What is kept of one of them."""
 POLL_SECONDS: Final = 0.002
 """How often that is looked at for which the kernel wakes nobody."""
@@ -95,14 +96,12 @@ class Child:
         self._errors_closed = anyio.Event()
         self._trace = _Trace()
         self._code: int | None = None
-        self.messages: list[tuple[int, Message]] = []
-        """What arrived and was not taken, each with its number in the order of arrival."""
+        self.inbox = Inbox()
         self.broken: Broken | None = None
         self.first_bytes = b""
         self.output_closed = False
         self.input_closed = False
         """By the kit, or because the testee closed its end."""
-        self._arrived = 0
 
     @property
     def pid(self) -> int:
@@ -114,7 +113,7 @@ class Child:
     def begin_case(self) -> None:
         """Forget what belonged to the case before."""
         self._trace = _Trace()
-        self.messages.clear()
+        self.inbox.clear()
         self._errors.clear()
 
     def note(self, text: str) -> None:
@@ -173,8 +172,7 @@ class Child:
     def _take(self, item: Item) -> None:
         self._trace.add("from testee", item.data)
         if isinstance(item, Message):
-            self._arrived += 1
-            self.messages.append((self._arrived, item))
+            self.inbox.add(item)
         elif isinstance(item, Broken):
             self.note(item.reason)
             self.broken = item

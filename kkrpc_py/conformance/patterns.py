@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from kkrpc_py.conformance.cbor import Words, words_of
+from kkrpc_py.conformance.wire import TYPES
 from kkrpc_py.conformance.words import from_words
 
 __all__ = [
@@ -25,6 +26,7 @@ __all__ = [
     "match_message",
     "plain_id",
     "resolve",
+    "types",
 ]
 
 NAMED = ("id", "args", "callbackIds", "streamIds", "kwargs", "meta", "path", "value")
@@ -177,7 +179,12 @@ def plain_id(pattern: Mapping[str, Any], captured: Mapping[str, Any]) -> Any:
     wanted = pattern["id"]
     if isinstance(wanted, dict) and _only_key(wanted) in _TEMPLATES:
         wanted = resolve(wanted, captured)
-    return [] if isinstance(wanted, dict | list) else [wanted]
+    return [] if wanted is None or isinstance(wanted, dict | list) else [wanted]
+
+
+def types(pattern: Any, captured: Mapping[str, Any]) -> list[str]:
+    """The types of messages that a pattern of the `type` matches."""
+    return [name for name in sorted(TYPES) if _match(pattern, name, Context(dict(captured))) is None]
 
 
 def match_message(pattern: Mapping[str, Any], fields: Mapping[str, Any], context: Context) -> Mismatch | None:

@@ -6,14 +6,13 @@ waits for nothing by itself (`talk`).
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Final
 
 from kkrpc_py.conformance import patterns
 from kkrpc_py.conformance.cases import Case
 from kkrpc_py.conformance.patterns import Context, Mismatch, PatternError, brief, resolve
-from kkrpc_py.conformance.talk import Session, StepFailed, Talk, same_id, shown
+from kkrpc_py.conformance.talk import Session, StepFailed, Talk, shown
 from kkrpc_py.conformance.wire import Message, cbor_frame
 
 __all__ = ["FEATURES", "describe", "hello", "play"]
@@ -110,7 +109,7 @@ class _Player:
         args = await self._talk.call("reset", [])
         self._talk.demand(args.get("result"), {"running": 0}, "reset() at the end of the case")
         # What it let go of is said before its answer, and is nobody's fault.
-        self._child.messages.clear()
+        self._child.inbox.clear()
         if self._talk.session.fresh:
             self._child.close_input()
             await self._talk.exit([0])
@@ -151,7 +150,7 @@ class _Player:
                 case {"frame": text}:
                     found.append(cbor_frame(self._hex(text)))
                 case {"repeat": inner, "times": times}:
-                    found += self._parts(inner) * times
+                    found.append(b"".join(self._parts(inner)) * times)
                 case _:
                     raise PatternError(f"there is no part {brief(part)}")
         return found
@@ -178,14 +177,16 @@ class _Player:
     async def _next(self, pattern: Mapping[str, Any]) -> tuple[int, Message]:
         """The message that a pattern is to be held against."""
         ids = patterns.plain_id(pattern, self._captured)
-        kind = pattern.get("type", {"$any": True})
+        types = patterns.types(pattern.get("type", {"$any": True}), self._captured)
+        inbox = self._child.inbox
 
-        def wanted(message: Message) -> bool:
+        def find() -> tuple[int, Message] | None:
             if ids:
-                return "id" in message.fields and same_id(ids[0], message.fields["id"])
-            return patterns.match(kind, message.fields["type"], Context(dict(self._captured))) is None
+                return self._talk.take(id=ids[0])
+            found = inbox.oldest_type(types)
+            return None if found is None else self._talk.take(type=found)
 
-        return await self._talk.wait_for(lambda: self._talk.take(wanted), f"a message like {brief(pattern)}")
+        return await self._talk.wait_for(find, f"a message like {brief(pattern)}")
 
     def _check(self, pattern: Mapping[str, Any], message: Message, step: Mapping[str, Any]) -> None:
         context = self._talk.context
@@ -197,11 +198,10 @@ class _Player:
     async def _chunks(self, step: Mapping[str, Any]) -> None:
         id = resolve(step["chunks"]["id"], self._captured)
         wanted = self._values(step["chunks"])
-        under_id = functools.partial(_has_id, id)
         seen = 0
         while seen < len(wanted):
             _, message = await self._talk.wait_for(
-                lambda: self._talk.take(under_id), f"chunk {seen} of {len(wanted)} under {brief(id)}"
+                lambda: self._talk.take(id=id), f"chunk {seen} of {len(wanted)} under {brief(id)}"
             )
             self._check({"id": id, "type": "stream-chunk", "args": {"$type": "object"}}, message, {})
             for value in self._chunk_values(message):
@@ -281,10 +281,7 @@ class _Player:
         id = resolve(step["drop"], self._captured)
         await self._talk.barrier()
 
-        def wanted(message: Message) -> bool:
-            return message.fields["type"] == "stream-chunk" and _has_id(id, message)
-
-        while self._talk.take(wanted) is not None:
+        while self._talk.take(id=id, type="stream-chunk") is not None:
             pass
 
     # The process ---------------------------------------------------------------------------------
@@ -310,10 +307,6 @@ class _Player:
         seen = await self._talk.wait_for(find, expected)
         if not seen.startswith(wanted):
             raise StepFailed(expected, seen[: len(wanted) + 16].hex())
-
-
-def _has_id(id: Any, message: Message) -> bool:
-    return "id" in message.fields and same_id(id, message.fields["id"])
 
 
 def _stream_message(id: Any, kind: str, args: Mapping[str, Any]) -> dict[str, Any]:

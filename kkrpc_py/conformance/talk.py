@@ -7,6 +7,7 @@ It owns the bounds of every wait and what a wait that failed says. What a case w
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, Final, TypeVar
@@ -183,20 +184,18 @@ class Talk:
         )
 
     def _left(self) -> str:
-        left = [shown(message)[:200] for _, message in self.child.messages]
-        if not left:
+        inbox = self.child.inbox
+        if not inbox:
             return ""
-        return f"; not expected yet: {'; '.join(left[:3])}{' …' if len(left) > 3 else ''}"
+        left = [shown(message)[:200] for message in itertools.islice(inbox.left(), 3)]
+        return f"; not expected yet: {'; '.join(left)}{' …' if len(inbox) > 3 else ''}"
 
-    def take(self, wanted: Callable[[Message], bool]) -> tuple[int, Message] | None:
-        """The oldest message of that kind, with its number; it is no other step's any more."""
-        messages = self.child.messages
-        for index, (number, message) in enumerate(messages):
-            if wanted(message):
-                del messages[index]
-                self._note_taken(message)
-                return number, message
-        return None
+    def take(self, *, id: Any = None, type: str | None = None) -> tuple[int, Message] | None:
+        """The oldest message with that id and type, with its number; it is no other step's any more."""
+        found = self.child.inbox.take(id=id, type=type)
+        if found is not None:
+            self._note_taken(found[1])
+        return found
 
     def _note_taken(self, message: Message) -> None:
         fields = message.fields
@@ -223,14 +222,10 @@ class Talk:
 
     def acknowledged(self, id: Any) -> Book:
         """The book of a stream of the kit, with all acknowledgements that have arrived."""
-
-        def wanted(message: Message) -> bool:
-            fields = message.fields
-            return same_id(id, fields.get("id")) and fields["type"] == "stream-ack" and self._is_ack(fields)
-
         book = self.book(id)
-        while self.take(wanted) is not None:
-            pass
+        while (found := self.take(id=id, type="stream-ack")) is not None:
+            if not self._is_ack(found[1].fields):
+                raise StepFailed("acknowledgements of the form of CRD-2", shown(found[1]))
         return book
 
     # Demands -------------------------------------------------------------------------------------
@@ -246,7 +241,7 @@ class Talk:
         """Fail if a message is there that no step has taken and that may not come unasked."""
         if self.child.broken is not None:
             raise StepFailed("frames that can be read", self.child.broken.reason)
-        left = [message for _, message in self.child.messages if not self._may_come(message)]
+        left = [message for message in self.child.inbox.left() if not self._may_come(message)]
         if left:
             more = f" and {len(left) - 1} more" if len(left) > 1 else ""
             raise StepFailed("no message that no step expects", f"{shown(left[0])}{more}")
@@ -265,10 +260,9 @@ class Talk:
         version = "superjson" if self.session.kind == "superjson" else "json"
         await self.send({"id": id, "method": method, "args": args, "type": "request", "version": version})
 
-        def wanted(message: Message) -> bool:
-            return message.fields.get("id") == id and message.fields["type"] == "response"
-
-        _, message = await self.wait_for(lambda: self.take(wanted), f"an answer to the kit's {method}()")
+        _, message = await self.wait_for(
+            lambda: self.take(id=id, type="response"), f"an answer to the kit's {method}()"
+        )
         self.context.json = message.serialization != "cbor"
         found = message.fields.get("args")
         if not isinstance(found, dict) or "error" in found:

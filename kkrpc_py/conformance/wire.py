@@ -20,7 +20,7 @@ from kkrpc_py.conformance import cbor
 from kkrpc_py.conformance.cbor import BadCbor, Words, words_of
 from kkrpc_py.conformance.words import array_words
 
-__all__ = ["Broken", "Item", "Message", "Noise", "Serialization", "Splitter", "cbor_frame", "padded"]
+__all__ = ["TYPES", "Broken", "Item", "Message", "Noise", "Serialization", "Splitter", "cbor_frame", "padded"]
 
 Serialization: TypeAlias = Literal["json", "superjson", "cbor"]
 
@@ -164,7 +164,9 @@ def _line(data: bytes) -> Item:
             message = _superjson(loads(text))
             serialization: Serialization = "superjson"
         else:
-            message, serialization = _with_bytes(found), "json"
+            # Most lines hold no bytes, and need no second look. An escape may hide the mark.
+            marked = b"Uint8Array" in text or b"\\u" in text
+            message, serialization = _with_bytes(found) if marked else found, "json"
     except (ValueError, RecursionError):
         return Noise(data)
     kind = message.get("type")
