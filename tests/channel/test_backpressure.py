@@ -392,5 +392,5 @@ async def test_answers_pass_a_producer_that_never_waits_toward_a_peer_that_reads
             assert message == result(number, number + 1)
             # What was taken into the pipe and into a write before it, and no more.
             print("CH", number, chunks, size)
-            assert chunks * size < 1_000_000
+            assert chunks <= 10
         await peer.close()
