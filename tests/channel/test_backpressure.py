@@ -390,7 +390,6 @@ async def test_answers_pass_a_producer_that_never_waits_toward_a_peer_that_reads
                 chunks += 1
                 await anyio.wait_all_tasks_blocked()
             assert message == result(number, number + 1)
-            # What was taken into the pipe and into a write before it, and no more.
-            print("CH", number, chunks, size)
+            # What had been handed to the byte stream and taken for the next write, and no more.
             assert chunks <= 10
         await peer.close()
