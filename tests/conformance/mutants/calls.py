@@ -1,5 +1,7 @@
 """Mutants of calls, errors, keyword arguments, metadata and closing (CALL, ERR, KWA, META, CLS)."""
 
+# ruff: noqa: E501 - lines of the source are quoted whole
+
 from __future__ import annotations
 
 from tests.conformance.mutants.mutant import Mutant

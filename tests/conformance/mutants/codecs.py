@@ -1,5 +1,7 @@
 """Mutants of CBOR and superjson (VAL-6 to VAL-8, SUP)."""
 
+# ruff: noqa: E501 - lines of the source are quoted whole
+
 from __future__ import annotations
 
 from tests.conformance.mutants.mutant import Mutant

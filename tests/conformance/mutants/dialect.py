@@ -1,5 +1,7 @@
 """Mutants of the classic dialect, the hello, and values in JSON (CLA, HEL, VAL)."""
 
+# ruff: noqa: E501 - lines of the source are quoted whole
+
 from __future__ import annotations
 
 from tests.conformance.mutants.mutant import Mutant
@@ -65,7 +67,7 @@ MUTANTS = (
     Mutant(
         "any-method", "CLA-3", "a method that is no string is looked up as text",
         _CLASSIC,
-        '            return Malformed(id, kind, f"Invalid {kind}: method must be a string")\n',
+        '            return _malformed(fields, kind, id, f"Invalid {kind}: method must be a string")\n',
         "            method = str(method)\n",
     ),
     Mutant(
@@ -82,7 +84,7 @@ MUTANTS = (
     Mutant(
         "response-without-args", "CLA-3", "a response without args is a result",
         _CLASSIC,
-        '            return Malformed(id, kind, "Invalid response: args must be a mapping")\n',
+        '            return _malformed(fields, kind, id, "Invalid response: args must be a mapping")\n',
         "            return Result(id, None)\n",
     ),
     Mutant(

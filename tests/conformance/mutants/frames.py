@@ -1,5 +1,7 @@
 """Mutants of framing, messages and ids (FRM, MSG)."""
 
+# ruff: noqa: E501 - lines of the source are quoted whole
+
 from __future__ import annotations
 
 from tests.conformance.mutants.mutant import Mutant
@@ -176,8 +178,8 @@ MUTANTS = (
     Mutant(
         "duplicate-id-runs", "MSG-3", "a request under an id in use runs too",
         _CALLEE,
-        "        if id in self.incoming:\n            return self._in_use(id)\n        if method == hi.METHOD",
-        "        if method == hi.METHOD",
+        "        if id in self.incoming:\n            self.passage.drop(message)\n            return self._in_use(id)\n        if method",
+        "        if method",
     ),
     Mutant(
         "duplicate-id-answered", "MSG-3", "a request under an id in use is answered with an error",

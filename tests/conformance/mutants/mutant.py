@@ -1,7 +1,7 @@
 """A mutant: the reference testee with one patch in one module of kkrpc_py, and how the patch gets in.
 
-It owns the patching. What the mutants are stands in the tables beside this module (`table` joins them), what the
-cases say to them in `matrix`.
+It owns the patching. What the mutants are stands in the tables beside this module (`table` joins them), what
+the cases say to them in `matrix`.
 """
 
 from __future__ import annotations

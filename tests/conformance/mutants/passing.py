@@ -1,5 +1,7 @@
 """Mutants of functions and streams within values (CBK, ARG)."""
 
+# ruff: noqa: E501 - lines of the source are quoted whole
+
 from __future__ import annotations
 
 from tests.conformance.mutants.mutant import Mutant

@@ -1,5 +1,7 @@
 """Mutants of streams, their cancel, and flow control (STR, CAN, CRD, BAT, RES, CLS-4)."""
 
+# ruff: noqa: E501 - lines of the source are quoted whole
+
 from __future__ import annotations
 
 from tests.conformance.mutants.mutant import Mutant
