@@ -565,8 +565,8 @@ class RPCChannel:
     def stopping(self) -> bool:
         return self._stopping
 
-    def when_clear(self, wake: Callable[[], None]) -> None:
-        self._writer.when_clear(wake)
+    def when_clear(self, wake: Callable[[], None], place: int | None) -> int:
+        return self._writer.when_clear(wake, place)
 
     async def room_changed(self) -> None:
         await self._writer.room_changed()

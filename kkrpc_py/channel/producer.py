@@ -58,8 +58,12 @@ class Link(Protocol):
         """There is something to write."""
         ...
 
-    def when_clear(self, wake: Callable[[], None]) -> None:
-        """Call `wake` once when the channel is congested no more."""
+    def when_clear(self, wake: Callable[[], None], place: int | None) -> int:
+        """Call `wake` once when the channel is congested no more.
+
+        Returns the place in the queue; who finds the channel congested again before it has sent anything
+        gives it back, and is not overtaken for ever.
+        """
         ...
 
 
@@ -75,6 +79,7 @@ class Producer:
         "_fitting",
         "_interrupt",
         "_link",
+        "_place",
         "_since_turn",
         "_step",
         "_stepping",
@@ -104,6 +109,7 @@ class Producer:
         self._batch: list[Any] = []
         self._fitting = 1
         self._since_turn = 0
+        self._place: int | None = None
         self._turn_began = perf_counter()
         self._changed = Signal(link.parking)
         self._step: Any = None
@@ -248,6 +254,7 @@ class Producer:
         count -= len(batch)
         self._checked = len(batch)
         self._since_turn += count
+        self._place = None
         fitting = _FRAME_BYTES * count // size if size else 1
         self._fitting = max(1, min(self._fitting * 4, fitting, MAX_BATCH))
 
@@ -299,7 +306,7 @@ class Producer:
             if len(self._batch) >= min(self._call.room, self._fitting):
                 self.flush()
             if self._link.congested:
-                self._link.when_clear(self.wake)
+                self._place = self._link.when_clear(self.wake, self._place)
             elif len(self._batch) < self._call.room:
                 return
             await self._change()

@@ -53,7 +53,9 @@ class Writer:
         """Where the task waits for something to write; None once it was woken."""
         self._sending = False
         """The task is at it, and looks for more when it is done; or it has ended."""
-        self._wakes: set[Callable[[], None]] = set()
+        self._wakes: dict[Callable[[], None], int] = {}
+        """The producers that wait, each with its place: whoever was woken in vain comes before who was not."""
+        self._places = 0
         self._queue: deque[Any] = deque()
 
     async def run(self) -> str:
@@ -154,8 +156,12 @@ class Writer:
         """
         return self._broken or self._connection.outbox.control_size > self._high_water
 
-    def when_clear(self, wake: Callable[[], None]) -> None:
-        self._wakes.add(wake)
+    def when_clear(self, wake: Callable[[], None], place: int | None) -> int:
+        """Call `wake` once there is room for streams; returns its place, which it keeps until it has sent."""
+        if place is None:
+            place = self._places = self._places + 1
+        self._wakes[wake] = place
+        return place
 
     async def room_changed(self) -> None:
         """Wait until there may be room again; ask `control_congested` before and after."""
@@ -189,8 +195,8 @@ class Writer:
             self._parking.wake(self._queue.popleft())
 
     def _wake_producers(self) -> None:
-        wakes, self._wakes = self._wakes, set()
-        for wake in wakes:
+        wakes, self._wakes = self._wakes, {}
+        for wake in sorted(wakes, key=wakes.__getitem__):
             wake()
 
 
