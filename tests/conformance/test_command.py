@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import pty
+import re
 import select
 import shlex
 import signal
@@ -180,6 +181,37 @@ def test_a_baseline_makes_the_next_run_good_until_an_entry_is_stale(tmp_path: Pa
     fourth = run_broken("--known", known, "--write-baseline")
     assert fourth.returncode == 0
     assert set(json.loads(known.read_text("utf-8"))["known"]) == set(bad)
+
+
+# The documents -------------------------------------------------------------------------------
+
+
+def without_times(text: str) -> str:
+    return re.sub(r"\d+\.\d+", "T", text)
+
+
+def test_the_report_in_the_documents_is_a_real_one(tmp_path: Path) -> None:
+    text = (ROOT / "docs" / "conformance.md").read_text("utf-8")
+    (testee,) = re.findall(r"^```python file=testee\.py\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+    (command, report) = re.findall(
+        r"^```text\n(kkrpc-py conformance --case [^\n]*)\n```\n\n^```text report\n(.*?)^```$",
+        text,
+        re.MULTILINE | re.DOTALL,
+    )[0]
+    (tmp_path / "testee.py").write_text(testee, encoding="utf-8")
+    words = shlex.split(command)
+    # The command of the documents is `python`, which may be another one on the path, or none.
+    (tmp_path / "python").symlink_to(sys.executable)
+    done = subprocess.run(
+        [*KIT, *words[2:]],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "PATH": f"{tmp_path}{os.pathsep}{os.environ['PATH']}"},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=SECONDS,
+    )
+    assert without_times(done.stdout) == without_times(report)
 
 
 # What cannot be done -------------------------------------------------------------------------
