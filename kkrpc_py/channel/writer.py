@@ -54,7 +54,7 @@ class Writer:
         self._sending = False
         """The task is at it, and looks for more when it is done; or it has ended."""
         self._wakes: dict[Callable[[], None], int] = {}
-        """The producers that wait, each with its place: whoever was woken in vain comes before who was not."""
+        """The producers that wait, each with its place: who was woken in vain comes before who was not."""
         self._places = 0
         self._queue: deque[Any] = deque()
 
@@ -151,8 +151,10 @@ class Writer:
 
     @property
     def control_congested(self) -> bool:
-        """Who calls or answers waits. Streams are not counted: these leave ahead of them, and a producer that
-        never waits would have filled what a slow peer took before anybody else looks.
+        """Who calls or answers waits.
+
+        Streams are not counted: calls and answers leave ahead of them, and a producer that never waits would
+        have filled what a slow peer took before anybody else looks.
         """
         return self._broken or self._connection.outbox.control_size > self._high_water
 
