@@ -22,8 +22,8 @@ from pathlib import Path
 # In front: a script's own folder is where Python looks first, and it is no package's.
 sys.path[0] = str(Path(__file__).resolve().parents[3])
 
-from tests.conformance.mutants.mutant import Mutant, Patching
-from tests.conformance.mutants.table import MUTANTS
+from tests.conformance.mutants.mutant import Mutant, Patching  # noqa: E402 - only now is the way to it known
+from tests.conformance.mutants.table import MUTANTS  # noqa: E402 - the same
 
 UNPATCHED = "-"
 """The name of the testee as it is."""

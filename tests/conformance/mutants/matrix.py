@@ -2,9 +2,9 @@
 
     python tests/conformance/mutants/matrix.py [--cache FOLDER] [--mutant NAME]... [--uncaught] [--write]
 
-`--cache` keeps what is known between runs, by the mutant's patch and the case's contents (not by the source of
-kkrpc_py beside the patch: begin a new one where that has changed). `--uncaught` plays only the cases that nothing
-has caught so far. `--write` renews docs/conformance-mutants.md, from a run over everything.
+`--cache` keeps what is known between runs, by the mutant's patch and the case's contents (not by the source
+of kkrpc_py beside the patch: begin a new one where that has changed). `--uncaught` plays only the cases that
+nothing has caught so far. `--write` renews docs/conformance-mutants.md, from a run over everything.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ ROOT = Path(__file__).resolve().parents[3]
 if __name__ == "__main__":
     sys.path[0] = str(ROOT)  # as in `launch`
 
+# ruff: noqa: E402 - only now is the way to these known
 from kkrpc_py.conformance.cases import Case, load
 from kkrpc_py.conformance.results import Verdict
 from kkrpc_py.conformance.run import run
@@ -46,7 +47,7 @@ Caught = Mapping[str, bool]
 
 @contextlib.asynccontextmanager
 async def serving(name: str) -> AsyncGenerator[list[str]]:
-    """The command that runs the mutant of that name, "-" the testee as it is; its processes end with the block.
+    """The command that runs the mutant of that name ("-": the testee as it is), as long as the block lasts.
 
     Raises RuntimeError where it does not start: its patch is stale.
     """
@@ -86,18 +87,19 @@ class Cache:
 
     def __init__(self, folder: Path | None) -> None:
         self._folder = folder
+        self._keys: dict[str, str] = {}
         if folder is not None:
             folder.mkdir(parents=True, exist_ok=True)
 
     def known(self, mutant: Mutant | None, cases: Iterable[Case]) -> dict[str, bool]:
         found = self._read(mutant)
-        return {case.id: found[key] for case in cases if (key := _key(case)) in found}
+        return {case.id: found[key] for case in cases if (key := self._key(case)) in found}
 
     def add(self, mutant: Mutant | None, cases: Iterable[Case], caught: Caught) -> None:
         if self._folder is None:
             return
         found = self._read(mutant)
-        found |= {_key(case): caught[case.id] for case in cases if case.id in caught}
+        found |= {self._key(case): caught[case.id] for case in cases if case.id in caught}
         self._path(mutant).write_text(json.dumps(found))
 
     def _path(self, mutant: Mutant | None) -> Path:
@@ -112,9 +114,12 @@ class Cache:
         found: dict[str, bool] = json.loads(self._path(mutant).read_text())
         return found
 
-
-def _key(case: Case) -> str:
-    return hashlib.sha256(repr(dataclasses.astuple(case)).encode()).hexdigest()[:16]
+    def _key(self, case: Case) -> str:
+        """By its contents, which are made into text once."""
+        if case.id not in self._keys:
+            text = repr(dataclasses.astuple(case))
+            self._keys[case.id] = hashlib.sha256(text.encode()).hexdigest()[:16]
+        return self._keys[case.id]
 
 
 # --- running ------------------------------------------------------------------------------------
@@ -175,21 +180,22 @@ def uncaught(found: Mapping[str, Caught], cases: Sequence[Case]) -> list[str]:
 
 # --- the page -----------------------------------------------------------------------------------
 
-_HEAD = """# Mutants of the conformance kit
+_HEAD = """\
+# Mutants of the conformance kit
 
-A case that cannot fail says nothing. So each case of [spec/conformance](../spec/conformance/README.md) fails against
-at least one of the {mutants} programs below: the reference testee, with one patch in one module that breaks one rule.
-Each of them still passes at least {alive:.0%} of the {cases} cases, and each is caught by at least one.
+A case that cannot fail says nothing. So each case of [spec/conformance](../spec/conformance/README.md) fails
+against at least one of the {mutants} programs below: the reference testee with one patch in one module, which
+breaks one rule. Each of them still passes at least {alive:.0%} of the {cases} cases, and is caught by at least one.
 
-"Passes" is the share of all cases; "caught by" how many fail, and some of them: those that catch the fewest mutants
-come first.
+"Passes" is its share of all cases. "Caught by" is how many fail, and some of them: those that catch the fewest
+mutants come first.
 
 | mutant | rule | what it does wrong | passes | caught by |
 |---|---|---|---|---|
 """
 _TAIL = """
-The patches stand in tests/conformance/mutants. `python tests/conformance/mutants/matrix.py --write` plays all cases
-against all of them and renews this page, which takes a while; a slow test checks what it claims.
+The patches stand in tests/conformance/mutants. `python tests/conformance/mutants/matrix.py --write` plays all
+cases against all of them and renews this page, which takes a while; a slow test checks what it claims.
 """
 
 

@@ -1,0 +1,123 @@
+"""The mutants: patches that fit, cases that catch them, and the page that says so."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import anyio
+import pytest
+
+from kkrpc_py.conformance.cases import load
+from tests.conformance.mutants.matrix import (
+    ALIVE,
+    FOLDER,
+    PAGE,
+    ROOT,
+    Cache,
+    caught_by,
+    passes,
+    play,
+    uncaught,
+)
+from tests.conformance.mutants.mutant import STALE, Mutant, Patching
+from tests.conformance.mutants.table import MUTANTS
+
+BY_NAME = {mutant.name: mutant for mutant in MUTANTS}
+ROW = re.compile(r"\| ([a-z0-9-]+) \| ([A-Z]+-\d+) \| .+ \| ([\d.]+) % \| (\d+): (.+) \|")
+
+
+@pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: mutant.name)
+def test_the_patch_fits(mutant: Mutant) -> None:
+    source = (ROOT / f"{mutant.module.replace('.', '/')}.py").read_text()
+    compile(mutant.patched(source), mutant.module, "exec")
+    assert f"**{mutant.rule}.**" in (ROOT / "spec" / "protocol.md").read_text()
+
+
+def test_names_are_unique() -> None:
+    assert len(BY_NAME) == len(MUTANTS)
+
+
+def test_a_stale_mutant_is_an_error(tmp_path: Path) -> None:
+    module = tmp_path / "module_of_a_mutant.py"
+    for text, said in (("", b"holds 0 times"), ("find find", b"holds 2 times")):
+        module.write_text(f"# {text}\n")
+        program = (
+            f"import sys; sys.path[:0] = [{str(ROOT)!r}, {str(tmp_path)!r}]\n"
+            f"from {Mutant.__module__} import Mutant, Patching\n"
+            f"mutant = Mutant('m', 'FRM-1', 'none', 'module_of_a_mutant', 'find', 'replace')\n"
+            f"sys.meta_path.insert(0, Patching(mutant))\n"
+            f"import module_of_a_mutant\n"
+        )
+        ended = subprocess.run([sys.executable, "-c", program], capture_output=True, timeout=60)
+        assert (ended.returncode, said in ended.stderr) == (STALE, True), ended
+    assert Patching.__name__ in program
+
+
+def test_the_patch_is_what_runs() -> None:
+    """The launcher itself, without the server that forks."""
+    ask = b'{"id":1,"method":"add","args":[1,2],"type":"request"}\n'
+
+    def answered(name: str) -> bytes:
+        command = [sys.executable, str(FOLDER / "launch.py"), name]
+        ended = subprocess.run(command, input=ask, capture_output=True, timeout=60)
+        assert ended.returncode == 0, ended
+        return ended.stdout
+
+    assert answered("-") == b'\n{"id":1,"method":"","args":{"result":3},"type":"response","version":"json"}\n'
+    assert b'{"id":"1",' in answered("integer-ids-as-text")
+    assert answered("no-line-feed-first")[:1] == b"{"
+
+
+@pytest.mark.anyio
+async def test_some_mutants_are_caught() -> None:
+    """A few mutants, each with the cases that are to catch it, and some that are not."""
+    wanted = {
+        "integer-ids-as-text": "msg-2/",
+        "falsy-results-lost": "call-3/",
+        "cancelled-as-complete": "can-4/",
+    }
+    cases = [case for case in load() if case.id.startswith(tuple(wanted.values())) and not case.fresh]
+    with anyio.fail_after(60):
+        for name, prefix in wanted.items():
+            caught = await caught_by(name, cases, timeout=1.0, jobs=1)
+            assert any(is_caught for id, is_caught in caught.items() if id.startswith(prefix))
+            assert not all(caught.values())
+        caught = await caught_by("-", cases, timeout=5.0, jobs=1)
+        assert [id for id, is_caught in caught.items() if is_caught] == []
+
+
+@pytest.mark.anyio
+async def test_a_mutant_that_is_unknown_does_not_start() -> None:
+    with anyio.fail_after(60):
+        with pytest.raises(RuntimeError, match="does not start"):
+            await caught_by("no-such-mutant", [], timeout=1.0, jobs=1)
+
+
+def test_the_page_names_all_of_them() -> None:
+    ids = {case.id for case in load()}
+    rows = [row.groups() for row in map(ROW.fullmatch, PAGE.read_text().splitlines()) if row is not None]
+    assert [(name, rule) for name, rule, *_ in rows] == [(each.name, each.rule) for each in MUTANTS]
+    for _, _, share, count, shown in rows:
+        assert float(share) >= 100 * ALIVE
+        named = [id for id in shown.split(", ") if id != "…"]
+        assert int(count) >= len(named) >= 1
+        assert ids.issuperset(named)
+
+
+@pytest.mark.slow
+@pytest.mark.anyio
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])
+async def test_every_case_catches_a_mutant_that_is_alive() -> None:
+    """All that the page claims: it takes about half an hour."""
+    cases = load()
+    found = await play(MUTANTS, cases, Cache(None), timeout=2.0)
+    assert [name for name, caught in found.items() if passes(caught) < ALIVE] == []
+    assert [name for name, caught in found.items() if not any(caught.values())] == []
+    assert uncaught(found, cases) == []
+    for row in map(ROW.fullmatch, PAGE.read_text().splitlines()):
+        if row is not None:
+            name, _, _, _, shown = row.groups()
+            assert all(found[name][id] for id in shown.split(", ") if id != "…"), name
