@@ -38,6 +38,8 @@ TRACE_BYTES: Final = 4096
 """What is kept of one of them."""
 POLL_SECONDS: Final = 0.002
 """How often that is looked at for which the kernel wakes nobody."""
+ERRORS_SECONDS: Final = 0.2
+"""What stderr of a process that has ended may take to end; somebody else may hold it."""
 KILL_SECONDS: Final = 2.0
 """How long the end of a killed process is waited for; only one that the kernel holds takes so long."""
 
@@ -54,6 +56,7 @@ async def start(command: Sequence[str]) -> AsyncIterator[Child]:
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(child._read_output)
             tasks.start_soon(child._read_errors)
+            tasks.start_soon(child._watch)
             try:
                 yield child
             finally:
@@ -95,6 +98,8 @@ class Child:
         self._errors = bytearray()
         self._errors_closed = anyio.Event()
         self._trace = _Trace()
+        self._exited = anyio.Event()
+        self._is_gone = False
         self._code: int | None = None
         self.inbox = Inbox()
         self.broken: Broken | None = None
@@ -224,20 +229,29 @@ class Child:
     # Its end -------------------------------------------------------------------------------------
 
     def has_exited(self) -> bool:
-        """Whether the process has ended. It is not reaped by this, so that its group cannot be another's."""
-        if self._process.returncode is not None:
-            return True
-        if sys.platform == "darwin":  # its Python has no waitid before 3.13
-            return self._process.poll() is not None
-        found = os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
-        return found is not None
+        """Whether the process has ended. What it left behind in its group has been killed then."""
+        if not self._is_gone:
+            if sys.platform == "darwin":  # its Python has no waitid before 3.13
+                self._is_gone = self._process.poll() is not None
+            else:
+                # Not reaped by this, so that the number of its group cannot be another's yet.
+                found = os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+                self._is_gone = found is not None
+            if self._is_gone:
+                self._kill_group()
+        return self._is_gone
 
-    async def wait_exit(self) -> None:
-        """Wait until the process has ended."""
-        seconds = POLL_SECONDS / 8
-        while not self.has_exited():
-            await anyio.sleep(seconds)
-            seconds = min(2 * seconds, 4 * POLL_SECONDS)
+    async def _watch(self) -> None:
+        """Tell of the exit, also where something that it started still holds the output."""
+        with contextlib.suppress(OSError, AttributeError):  # macOS and old kernels have no such descriptor
+            descriptor = os.pidfd_open(self.pid)
+            try:
+                await anyio.wait_readable(descriptor)
+            finally:
+                os.close(descriptor)
+        while not self.has_exited():  # noqa: ASYNC110  (nobody sets an event for it)
+            await anyio.sleep(POLL_SECONDS)
+        self._exited.set()
 
     async def exit_code(self, seconds: float) -> int | None:
         """Its exit code, as `subprocess` has it; None if it has not ended within that time.
@@ -246,12 +260,11 @@ class Child:
         """
         if self._code is None:
             with anyio.move_on_after(seconds):
-                await self.wait_exit()
+                await self._exited.wait()
             if not self.has_exited():
                 return None
-            with anyio.move_on_after(POLL_SECONDS * 100):
+            with anyio.move_on_after(ERRORS_SECONDS):
                 await self._errors_closed.wait()
-            self._kill_group()
             self._code = self._process.wait()
         return self._code
 
@@ -269,16 +282,16 @@ class Child:
         await self.exit_code(seconds)
 
     def _kill_group(self) -> None:
-        # Of a process that is not reaped: the number is its own until then.
-        if self._process.returncode is None:
-            with contextlib.suppress(ProcessLookupError, PermissionError):
-                os.killpg(self.pid, signal.SIGKILL)
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(self.pid, signal.SIGKILL)
 
     async def _end(self) -> None:
-        self._kill_group()
+        if not self._is_gone:
+            self._kill_group()
         try:
             with anyio.move_on_after(KILL_SECONDS, shield=True):
-                await self.wait_exit()
+                while not self.has_exited():  # noqa: ASYNC110  (`_watch` is over)
+                    await anyio.sleep(POLL_SECONDS / 4)
         finally:
             # Also where a native cancel of asyncio broke in: SIGKILL has been sent, this takes no time.
             with contextlib.suppress(subprocess.TimeoutExpired):

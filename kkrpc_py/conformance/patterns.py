@@ -70,7 +70,9 @@ def brief(value: Any) -> str:
         return "nothing there"
     try:
         text = json.dumps(value, ensure_ascii=False, default=_brief_words)
-    except (ValueError, TypeError, RecursionError):
+    except RecursionError:
+        return f"a {type(value).__name__}, nested too deep to show"
+    except (ValueError, TypeError):
         text = repr(value)
     if len(text) > _BRIEF:
         text = f"{text[: _BRIEF // 2]} … {text[-_BRIEF // 3 :]} ({len(text)} characters)"

@@ -100,6 +100,7 @@ class _Player:
                 self._child.note(f"step: {name}")
                 await act(step)
                 return
+        self._child.note(brief(step))
         raise PatternError(f"there is no step {brief(step)}")
 
     async def check_end(self) -> None:
@@ -127,9 +128,8 @@ class _Player:
             self._child.note(f"byte by byte, {len(data)} bytes")
             await self._talk.bounded(self._one_by_one(data), "that the testee reads what was written")
         elif step.get("each"):
-            for index, part in enumerate(parts):
-                if index:
-                    await self._talk.bounded(self._child.was_read(), "that the testee reads what was written")
+            for part in parts:
+                await self._talk.bounded(self._child.was_read(), "that the testee reads what was written")
                 await self._talk.write(part)
         else:
             await self._talk.write(b"".join(parts), lines=[line for part in parts for line in _lines(part)])

@@ -319,8 +319,8 @@ _MAKERS: dict[str, Hook] = {
     "datetime": datetime.datetime.fromisoformat,
     "date": datetime.date.fromisoformat,
     "decimal": Decimal,
-    "rational": lambda pair: Fraction(_int(pair[0]), _int(pair[1])),
+    "rational": lambda content: Fraction(*map(_int, _pair(content))),
     "uuid": UUID,
     "ip": _address,
-    "complex": lambda pair: complex(hex_float(pair[0]), hex_float(pair[1])),
+    "complex": lambda content: complex(*map(hex_float, _pair(content))),
 }

@@ -1,0 +1,309 @@
+"""Processes and verdicts: who plays in which process, what a failure comes to, and that nothing is left."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import anyio
+import pytest
+
+from kkrpc_py.conformance.cases import Case
+from kkrpc_py.conformance.child import start
+from kkrpc_py.conformance.results import Outcome, Run, Verdict
+from kkrpc_py.conformance.run import TesteeUnusable as Unusable  # by its own name pytest takes it for tests
+from kkrpc_py.conformance.run import run
+from tests.conformance.test_play import SCRIPTED, say
+from tests.faults.processes import gone
+
+pytestmark = pytest.mark.anyio
+
+
+def case(id: str, *steps: Any, **more: Any) -> Case:
+    usual = {"title": id, "rule": "STR-1", "force": "MUST", "level": 0, "role": "callee"}
+    return Case(id=id, steps=steps, **{**usual, **more})
+
+
+async def play(cases: Sequence[Case], *options: str, **more: Any) -> Run:
+    with anyio.fail_after(30):
+        return await run([*SCRIPTED, *options], cases, **{"timeout": 3.0, **more})
+
+
+def verdicts(found: Run) -> list[Verdict]:
+    return [outcome.verdict for outcome in found.outcomes]
+
+
+def passed(id: str = "good", **more: Any) -> Case:
+    return case(id, {"call": "echo", "args": [1], "result": 1}, **more)
+
+
+def failed(id: str = "bad", **more: Any) -> Case:
+    return case(id, {"call": "echo", "args": [1], "result": 2}, **more)
+
+
+def crashed(id: str = "crash", **more: Any) -> Case:
+    return case(id, {"call": "exit", "args": [9, "first\nsecond\n"]}, **more)
+
+
+async def test_a_run_says_who_was_tested_and_how() -> None:
+    found = await play([passed()], "floats")
+    assert found.command == (*SCRIPTED, "floats")
+    assert found.dialect == "classic"
+    assert found.testee == {"protocol": 1, "name": "scripted", "version": "0", "features": ["floats"]}
+    assert found.passed
+    assert 0 < found.outcomes[0].seconds <= found.seconds
+
+
+async def test_outcomes_come_in_the_order_of_the_cases_and_progress_as_they_happen() -> None:
+    slow = case("slow", {"call": "sleep", "args": [0.5]}, fresh=True)
+    cases = [slow, *(passed(f"fresh-{index}", fresh=True) for index in range(4)), passed("shared")]
+    seen: list[Outcome] = []
+    found = await play(cases, jobs=2, progress=seen.append)
+    assert [outcome.case.id for outcome in found.outcomes] == [each.id for each in cases]
+    assert {id(outcome) for outcome in seen} == {id(outcome) for outcome in found.outcomes}
+    assert seen[0].case.id != "slow"
+    assert set(verdicts(found)) == {Verdict.PASS}
+
+
+async def test_no_cases_are_a_run_too() -> None:
+    assert (await play([])).outcomes == ()
+
+
+async def test_cases_of_a_session_share_a_process_and_fresh_ones_do_not() -> None:
+    # `again` tells how often this process was asked that before.
+    first, second = {"call": "again", "result": 0}, {"call": "again", "result": 1}
+    cases = [
+        case("a", first),
+        case("b", first, session=("batch",)),
+        case("c", first, session="superjson"),
+        case("d", first, fresh=True),
+        case("e", second),
+        case("f", second, session=("batch",)),
+        case("g", first, fresh=True),
+        case("h", second, session="superjson"),
+    ]
+    found = await play(cases, "batch", "superjson", jobs=1)
+    assert verdicts(found) == [Verdict.PASS] * len(cases)
+
+
+async def test_after_a_failure_the_process_is_another_one() -> None:
+    cases = [
+        case("a", {"call": "again", "result": 0}),
+        case("b", {"call": "again", "result": "no"}),
+        case("c", {"call": "again", "result": 0}),
+        case("d", {"call": "again", "result": 1}),
+        case("e", {"call": "exit", "args": [0]}),
+        case("f", {"call": "again", "result": 0}),
+    ]
+    found = await play(cases, jobs=1)
+    assert [str(verdict) for verdict in verdicts(found)] == ["pass", "fail", "pass", "pass", "error", "pass"]
+
+
+async def test_what_a_case_left_unread_is_not_seen_by_the_next() -> None:
+    release = '{"method":"","args":{"f":1},"type":"callback-release"}'
+    cases = [
+        case("a", say(release)),
+        case("b", {"expect": {"type": "callback-release", "args": {"f": 1}}}),
+    ]
+    found = await play(cases, jobs=1, timeout=1.5)
+    assert verdicts(found) == [Verdict.PASS, Verdict.FAIL]
+
+
+async def test_force_decides_what_a_failure_is_but_a_crash_is_always_one() -> None:
+    cases = [
+        failed("must"),
+        failed("should", force="SHOULD"),
+        failed("may", force="MAY"),
+        crashed("crash"),
+        crashed("crash-should", force="SHOULD", fresh=True),
+    ]
+    found = await play(cases)
+    assert verdicts(found) == [
+        Verdict.FAIL,
+        Verdict.NON_STRICT,
+        Verdict.NON_STRICT,
+        Verdict.ERROR,
+        Verdict.ERROR,
+    ]
+    assert not found.passed
+
+
+async def test_a_failure_has_the_trace_and_the_stderr() -> None:
+    found = await play([passed(), crashed()], jobs=1)
+    failure = found.outcomes[1].failure
+    assert failure is not None
+    assert failure.step == 0
+    assert failure.seen == "it closed its output and exited with 9"
+    assert failure.stderr_tail == "first\nsecond"
+    assert [str(line.direction) for line in failure.trace] == ["note", "to testee"]
+    assert failure.trace[1].data.startswith(b'{"id":"kit:')
+    # Nothing of the case before, and the time counts from the beginning of this one.
+    assert 0 <= failure.trace[0].seconds <= failure.trace[1].seconds < found.outcomes[1].seconds
+    assert found.outcomes[0].failure is None
+
+
+async def test_a_trace_has_both_directions_noise_and_what_is_not_complete() -> None:
+    half = case("half", say("noise"), {"call": "half", "args": ['{"id']})
+    found = await play([half], timeout=1.5)
+    failure = found.outcomes[0].failure
+    assert failure is not None
+    told = [(line.direction, line.data) for line in failure.trace]
+    assert ("from testee", b"noise") in told
+    assert told[-1] == ("note", b"the last line is not complete")
+    assert told[-2][1].startswith(b'{"id')
+    assert sorted(line.seconds for line in failure.trace) == [line.seconds for line in failure.trace]
+
+
+async def test_a_long_trace_keeps_its_beginning_and_its_end() -> None:
+    many = case("many", say(*(f"noise {index} {'x' * 9000}" for index in range(1000))), {"call": "nope"})
+    failure = (await play([many])).outcomes[0].failure
+    assert failure is not None
+    told = [line.data for line in failure.trace]
+    assert len(told) == 601
+    assert any(data.startswith(b"noise 1 ") and len(data) < 5000 for data in told)
+    assert any(data.startswith(b"noise 999 ") for data in told)
+    assert [data for data in told if data.endswith(b"lines left out")]
+
+
+async def test_what_the_testee_has_not_is_skipped() -> None:
+    cases = [
+        passed("needs", features=frozenset(("floats", "noise"))),
+        passed("superjson", session="superjson"),
+        passed("list", session=("credit", "batch")),
+        passed("all", session="all"),
+        passed("dialect", dialects=("compact",)),
+    ]
+    found = await play(cases, "floats", "credit")
+    assert [(str(outcome.verdict), outcome.reason) for outcome in found.outcomes] == [
+        ("skip", "noise"),
+        ("skip", "superjson"),
+        ("skip", "batch"),
+        ("pass", ""),
+        ("skip", "dialect classic"),
+    ]
+    assert found.passed
+
+
+@pytest.mark.parametrize("answer", ['"no"', '{"protocol":1}', '{"features":[1]}', "null"])
+async def test_an_answer_to_hello_of_another_form_fails_the_case(answer: str) -> None:
+    found = await play([passed(session="all")], f"hello={answer}")
+    failure = found.outcomes[0].failure
+    assert found.outcomes[0].verdict is Verdict.FAIL
+    assert failure is not None
+    assert failure.step is None
+    assert "HEL-2" in failure.expected
+
+
+UNUSABLE: list[tuple[list[str], str]] = [
+    (["/nonexistent/testee"], "No such file"),
+    ([*SCRIPTED, 'describe="no"'], "describe()"),
+    ([*SCRIPTED, 'describe={"protocol":1,"name":"x","version":"1","features":[1]}'], "features: text alone"),
+    (
+        [*SCRIPTED, 'describe={"protocol":true,"name":"x","version":"1","features":[]}'],
+        ".protocol: a integer",
+    ),
+    ([sys.executable, "-c", "import sys; sys.exit('cannot go on')"], "exited with 1\ncannot go on"),
+    ([sys.executable, "-c", "import time; time.sleep(60)"], "nothing of it within"),
+    ([sys.executable, "-c", "print('hello'); import time; time.sleep(60)"], "nothing of it within"),
+]
+
+
+async def test_a_testee_that_cannot_be_used() -> None:
+    async def try_it(command: list[str], reason: str) -> None:
+        with pytest.raises(Unusable) as caught:
+            await run(command, [passed()], timeout=2)
+        assert reason in str(caught.value)
+
+    with anyio.fail_after(20):
+        async with anyio.create_task_group() as tasks:
+            for command, reason in UNUSABLE:
+                tasks.start_soon(try_it, command, reason)
+
+
+# Nothing is left ------------------------------------------------------------------------------------
+
+
+async def spawned(file: Path) -> int:
+    """The process that the testee has written down, once it has."""
+    while not (file.exists() and (text := file.read_text())):
+        await anyio.sleep(0.01)
+    return int(text)
+
+
+ENDS: dict[str, list[Any]] = {
+    "passed": [],
+    "failed": [{"call": "nope"}],
+    "crashed": [{"call": "exit", "args": [1]}],
+    "hangs": [{"call": "hang"}],
+}
+
+
+async def test_what_the_testee_started_is_ended_with_it(tmp_path: Path) -> None:
+    files = {f"{name}-{fresh}": (steps, fresh) for name, steps in ENDS.items() for fresh in (True, False)}
+    cases = [
+        case(name, {"call": "spawn", "args": [str(tmp_path / name)]}, *steps, fresh=fresh)
+        for name, (steps, fresh) in files.items()
+    ]
+    found = await play(cases, jobs=4, timeout=2)
+    assert [str(verdict) for verdict in verdicts(found)] == [
+        *("pass", "pass", "fail", "fail", "error", "error", "fail", "fail")
+    ]
+    with anyio.fail_after(5):
+        for name in files:
+            assert await gone(await spawned(tmp_path / name), 3)
+
+
+async def test_who_leaves_its_output_to_a_process_out_of_reach_has_not_closed_it(tmp_path: Path) -> None:
+    file = tmp_path / "pid"
+    steps = [{"call": "spawn", "args": [str(file), True]}, {"end_input": True}, {"exit": 0}]
+    found = await play([case("c", *steps, fresh=True)])
+    os.kill(await spawned(file), signal.SIGKILL)
+    failure = found.outcomes[0].failure
+    assert failure is not None
+    assert failure.step == 2
+    assert failure.seen == "somebody still holds its output open"
+
+
+async def test_a_run_that_is_cancelled_leaves_nothing(tmp_path: Path) -> None:
+    file = tmp_path / "pids"
+    with anyio.fail_after(20):
+        async with anyio.create_task_group() as tasks:
+
+            async def go() -> None:
+                await run(
+                    SCRIPTED,
+                    [case("c", {"call": "spawn", "args": [str(file)]}, {"call": "hang"})],
+                    timeout=60,
+                )
+
+            tasks.start_soon(go)
+            pid = await spawned(file)
+            tasks.cancel_scope.cancel()
+        assert await gone(pid, 3)
+
+
+async def test_an_error_of_the_kit_itself_leaves_nothing_and_is_seen(tmp_path: Path) -> None:
+    file = tmp_path / "pids"
+
+    def progress(outcome: Outcome) -> None:
+        raise RuntimeError("a report that cannot be written")
+
+    with pytest.raises(BaseExceptionGroup) as caught:
+        await play([case("c", {"call": "spawn", "args": [str(file)]})], progress=progress)
+    assert caught.group_contains(RuntimeError, match="cannot be written")
+    assert await gone(await spawned(file), 3)
+
+
+async def test_a_child_is_reaped_and_its_pipes_are_closed() -> None:
+    before = set(os.listdir("/dev/fd"))
+    with anyio.fail_after(10):
+        async with start(SCRIPTED) as child:
+            pid = child.pid
+            assert not child.has_exited()
+        with pytest.raises(ProcessLookupError):
+            os.kill(pid, 0)
+    assert set(os.listdir("/dev/fd")) <= before
