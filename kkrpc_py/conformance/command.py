@@ -191,6 +191,8 @@ def _check_output(path: Path | None) -> None:
     """Find out before the run, which takes minutes."""
     if path is not None and not path.parent.is_dir():
         raise _Unusable(f"there is no folder {path.parent}")
+    if path is not None and path.is_dir():
+        raise _Unusable(f"{path} is a folder")
 
 
 def _write_file(path: Path, text: str) -> None:

@@ -37,7 +37,7 @@ SELECTION = "cla-2/* frm-1[0-2]/* call-[1-4]/* err-4/* str-[1-5]/* can-4/* bat-1
 # What the broken testee makes of these.
 VERDICTS = {
     "frm-12/first-byte": "non-strict",
-    "call-1/no-arguments": "pass",
+    "call-3/falsy-values-are-results": "pass",
     "call-1/positional-arguments-in-order": "fail",
     "call-3/null-is-a-result": "pass",
     "call-3/nothing": "error",
@@ -147,14 +147,22 @@ def test_the_json_report_of_a_broken_testee() -> None:
 def test_an_old_report_is_replaced(tmp_path: Path) -> None:
     output = tmp_path / "report.txt"
     output.write_text("old\n" * 100_000)
-    done = run("--case", "call-1/no-arguments", "--output", output)
+    done = run("--case", "call-3/falsy-values-are-results", "--output", output)
     assert (done.returncode, output.read_text("utf-8")) == (0, done.stdout)
 
 
 def test_a_report_can_go_to_what_is_no_file() -> None:
-    done = run("--case", "call-1/no-arguments", "--report", "json", "--output", "/dev/stderr")
+    done = run("--case", "call-3/falsy-values-are-results", "--report", "json", "--output", "/dev/stderr")
     assert done.returncode == 0
     assert json.loads(done.stderr)["passed"]
+
+
+def test_the_exit_code_needs_no_stdout() -> None:
+    words = [*KIT, "--case", "call-3/n*", "--", *BROKEN]
+    done = subprocess.run(
+        ["sh", "-c", 'exec "$@" >&-', "sh", *words], cwd=ROOT, capture_output=True, text=True, timeout=SECONDS
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (1, "", "")
 
 
 # Known failures ------------------------------------------------------------------------------
@@ -232,6 +240,8 @@ def test_the_report_in_the_documents_is_a_real_one(tmp_path: Path) -> None:
         (["--case", "nothing-like-it/*"], BROKEN, "no case is of that choice"),
         (["--known", "/nowhere/known.json"], BROKEN, "/nowhere/known.json: "),
         (["--output", "/nowhere/report.txt"], BROKEN, "there is no folder /nowhere"),
+        (["--output", "/"], BROKEN, "/ is a folder"),
+        (["--case", "call-3/null-*", "--output", "/dev/full"], BROKEN, "/dev/full: "),
         ([], ["/nowhere/testee"], "/nowhere/testee"),
         ([], [*BROKEN, "wrong"], "describe"),
         (["--timeout", "0.2"], [*BROKEN, "deaf"], "describe"),
@@ -366,7 +376,7 @@ def test_a_signal_leaves_no_child(sleeper: tuple[list[str], Path], number: signa
 
 def test_a_terminal_sees_how_far_it_is() -> None:
     ours, theirs = pty.openpty()
-    words = [*KIT, "--case", "call-1/no-arguments", "call-3/nothing", "--", *BROKEN]
+    words = [*KIT, "--case", "call-3/falsy-values-are-results", "call-3/nothing", "--", *BROKEN]
     with subprocess.Popen(words, cwd=ROOT, stdout=subprocess.PIPE, stderr=theirs) as kit:
         os.close(theirs)
         seen = b""
