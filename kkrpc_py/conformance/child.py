@@ -16,7 +16,7 @@ import subprocess
 import sys
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from typing import Any, Final
 
 import anyio
@@ -49,7 +49,7 @@ class StartError(Exception):
 
 
 @contextlib.asynccontextmanager
-async def start(command: Sequence[str]) -> AsyncIterator[Child]:
+async def start(command: Sequence[str]) -> AsyncGenerator[Child, None]:
     """Run the command during the block; at the end its process group is killed and it is reaped."""
     child = Child(_spawn(command))
     try:

@@ -168,13 +168,14 @@ class Talk:
                 if self.child.broken is not None:
                     raise StepFailed(expected, self.child.broken.reason)
                 if self.child.output_closed:
-                    raise await self._gone(expected)
+                    break
                 await self.child.changed()
+        if self.child.output_closed:
+            raise await self._gone(expected)
         raise StepFailed(expected, f"nothing of it within {self.session.timeout:g} seconds{self._left()}")
 
     async def _gone(self, expected: str) -> StepFailed:
-        with anyio.CancelScope(shield=True):  # it has a bound of its own
-            code = await self.child.exit_code(self.session.exit_seconds)
+        code = await self.child.exit_code(self.session.exit_seconds)
         if code is None:
             return StepFailed(expected, "it closed its output, and runs on", crashed=True)
         # In a process of its own a testee that closes, as for a violation, is wrong; elsewhere it is gone.
