@@ -160,8 +160,8 @@ def _is_one_item(content: bytes) -> bool:
 def _item_end(data: bytes, position: int) -> int:
     """Where the CBOR item that begins there ends, by its heads alone: any depth, any tag, any value.
 
-    Raises IndexError if it goes on after the data, and ValueError if it is not well-formed. Items of
-    indefinite length count as not well-formed: no case needs one.
+    Raises IndexError if it goes on after the data, and ValueError if it is not well-formed, or of indefinite
+    length, which a reader may refuse (VAL-7).
     """
     left = 1
     while left:
