@@ -191,8 +191,6 @@ def types(pattern: Any, captured: Mapping[str, Any]) -> list[str]:
 
 def match_message(pattern: Mapping[str, Any], fields: Mapping[str, Any], context: Context) -> Mismatch | None:
     """Why the message is not what the pattern says; None if it is."""
-    if not isinstance(pattern, dict):
-        raise PatternError("the pattern of a message is an object")
     wanted = {"method": "", **dict.fromkeys(NAMED, _MUST_BE_ABSENT), **pattern}
     for key, item in wanted.items():
         found = _match(item, fields.get(key, _ABSENT), context)

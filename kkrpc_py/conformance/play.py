@@ -176,6 +176,8 @@ class _Player:
 
     async def _next(self, pattern: Mapping[str, Any]) -> tuple[int, Message]:
         """The message that a pattern is to be held against."""
+        if not isinstance(pattern, dict):
+            raise PatternError(f"the pattern of a message is an object, not {brief(pattern)}")
         ids = patterns.plain_id(pattern, self._captured)
         types = patterns.types(pattern.get("type", {"$any": True}), self._captured)
         inbox = self._child.inbox

@@ -125,6 +125,14 @@ def do_read_slowly(times: int) -> list[int]:
     return [len(os.read(0, 65536)) for _ in range(times)]
 
 
+def do_read_hex(size: int) -> str:
+    """So many bytes from the input."""
+    data = b""
+    while len(data) < size:
+        data += os.read(0, size - len(data))
+    return data.hex()
+
+
 def main() -> None:
     # Unbuffered, so that what was not asked for stays in the pipe.
     pending = b""

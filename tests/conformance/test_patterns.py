@@ -55,6 +55,7 @@ ONE = {"float": "3ff0000000000000"}
         ({"$error": {"message": "x"}}, {"name": "E", "message": "x"}),
         ({"$plus": ["n", 2]}, 7),
         ({"$ref": "n"}, 5),
+        ({"$ref": "o"}, {"a": [1, {"$any": 2.0}]}),
         ({"$repeat": ["ab", 2]}, "abab"),
         ({"$range": [1, 4]}, [1, 2, 3]),
         ({"$nested": [90, {"$any": True}]}, resolve({"$nested": [90, 1]}, {})),
@@ -73,7 +74,7 @@ ONE = {"float": "3ff0000000000000"}
     ids=str,
 )
 def test_a_match(pattern: Any, value: Any) -> None:
-    assert match(pattern, value, Context({"n": 5, "key": "k"})) is None
+    assert match(pattern, value, Context({"n": 5, "key": "k", "o": {"a": [1, {"$any": 2}]}})) is None
 
 
 @pytest.mark.parametrize(
@@ -116,6 +117,11 @@ def test_a_match(pattern: Any, value: Any) -> None:
         ({"$error": {"message": "x"}}, "y", " (a bare error)"),
         ({"$plus": ["n", 2]}, 8, ""),
         ({"$ref": "n"}, 6, ""),
+        ({"$ref": "o"}, {"a": [1, {"b": 3}]}, ".a[1].b"),
+        ({"$words": {"int": "1"}}, object(), ""),
+        ({"a": {"$words": {"int": "1"}}}, {}, ".a"),
+        ({"$tagged": ONE}, {"int": "one"}, ""),
+        ({"$tagged": {"set": [{"int": "1"}]}}, {"set": 1}, ""),
         ({"$repeat": ["ab", 2]}, "ab", ""),
         ({"$range": [1, 3]}, [1, 3], "[1]"),
         ({"$nested": [3, 1]}, [[1]], "[0][0]"),
@@ -139,7 +145,7 @@ def test_a_match(pattern: Any, value: Any) -> None:
     ids=str,
 )
 def test_a_mismatch_and_its_path(pattern: Any, value: Any, path: str) -> None:
-    found = match(pattern, value, Context({"n": 5}))
+    found = match(pattern, value, Context({"n": 5, "o": {"a": [1, {"b": 2}]}}))
     assert found is not None
     assert found.path == path
     assert found.expected != found.seen

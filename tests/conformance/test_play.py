@@ -79,6 +79,7 @@ def bad(
 DEEP = {"$nested": [5000, 1]}
 OPENED = request("echo", 1)
 HELD = {"id": "s", "method": "", "args": {"result": {"__stream": True}}, "type": "response"}
+SENT = b"\xd8\x18" + bytes([0x40 | 14]) + bytes.fromhex("a264747970656367657462696401")
 ACK = line("s", "stream-ack", {"n": 10, "b": 500})
 # {"id": "x", "type": "response", "args": {"result": h'00ff'}}
 CBOR = "a3626964617864747970656872657370 6f6e73656461726773a166726573756c744200ff".replace(" ", "")
@@ -114,6 +115,24 @@ ROWS: dict[str, Row] = {
         step=0,
         expected="a case that can be played",
         seen="more than 20",
+    ),
+    "send-cbor": good(
+        {"send": request("read_hex", len(SENT))},
+        {"write": [{"text": ""}], "each": True},
+        {"send": {"type": "get", "id": 1}, "serialization": "cbor"},
+        expect({"result": SENT.hex()}),
+    ),
+    "send-cbor-of-a-length": good(
+        {"send": request("read_hex", 304)},
+        {"write": [{"text": ""}], "each": True},
+        {"send": {"type": "get", "id": 1}, "serialization": "cbor", "length": 299},
+        expect({"result": {"$regex": "d81859012ba3.*63706164.*78"}}),
+    ),
+    "send-cbor-of-no-length": bad(
+        {"send": {"type": "get", "id": 1}, "serialization": "cbor", "length": 10},
+        step=0,
+        expected="a case that can be played",
+        seen="no payload of 10 bytes",
     ),
     "send-deep": bad(
         {"send": request("echo", DEEP)}, expect({}), step=1, expected="a message", seen="exited with 3"
@@ -314,6 +333,20 @@ ROWS: dict[str, Row] = {
         step=1,
         expected="stream-chunk",
         seen="stream-end",
+    ),
+    "chunks-of-no-form": bad(
+        say(line("s", "stream-chunk", {"value": 1, "values": [1, 2]})),
+        {"chunks": {"id": "s", "values": [1]}},
+        step=1,
+        expected="a chunk or a batch",
+        seen='"values"',
+        session="all",
+    ),
+    "chunks-no-list": bad(
+        {"chunks": {"id": "s", "values": {"a": 1}}},
+        step=0,
+        expected="a case that can be played",
+        seen="a list",
     ),
     "chunks-a-batch-not-agreed": bad(
         say(batch(1, 2)),
@@ -585,6 +618,10 @@ ROWS: dict[str, Row] = {
         session="superjson",
     ),
     "no-step": bad({"jump": True}, step=0, expected="a case that can be played", seen='{"jump": true}'),
+    "no-hex": bad({"write": [{"hex": "0"}]}, step=0, expected="a case that can be played", seen="no hex"),
+    "no-pattern": bad(
+        say(result(1)), {"expect": [5]}, step=1, expected="a case that can be played", seen="5"
+    ),
     "no-part": bad({"write": [{"texts": ""}]}, step=0, expected="a case that can be played", seen="no part"),
 }
 

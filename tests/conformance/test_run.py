@@ -146,6 +146,33 @@ async def test_a_failure_has_the_trace_and_the_stderr() -> None:
     assert found.outcomes[0].failure is None
 
 
+async def test_more_cases_than_one_worker_takes_at_once_share_its_process() -> None:
+    cases = [case(f"c{index}", {"call": "again", "result": index}) for index in range(45)]
+    assert set(verdicts(await play(cases, jobs=1))) == {Verdict.PASS}
+    # Two workers have a process each: no case sees what a third one would.
+    cases = [case(f"c{index}", {"call": "again", "result": {"$type": "integer"}}) for index in range(45)]
+    assert set(verdicts(await play(cases, jobs=2))) == {Verdict.PASS}
+
+
+async def test_a_testee_that_starts_no_more_is_an_error_of_each_case_that_needs_it(tmp_path: Path) -> None:
+    command = tmp_path / "testee"
+    command.symlink_to(sys.executable)
+    cases = [passed("a", fresh=True), passed("b", fresh=True), passed("c"), passed("d")]
+    with anyio.fail_after(20):
+        found = await run(
+            [str(command), *SCRIPTED[1:]],
+            cases,
+            jobs=1,
+            progress=lambda outcome: command.unlink(missing_ok=True),
+        )
+    # Those that share a process are played first, in it.
+    assert [str(verdict) for verdict in verdicts(found)] == ["error", "error", "pass", "pass"]
+    failure = found.outcomes[0].failure
+    assert failure is not None
+    assert failure.step is None
+    assert "No such file" in failure.seen
+
+
 async def test_a_trace_has_both_directions_noise_and_what_is_not_complete() -> None:
     half = case("half", say("noise"), {"call": "half", "args": ['{"id']})
     found = await play([half], timeout=1.5)

@@ -90,6 +90,14 @@ def test_what_is_told_by_its_words_alone(value: Any, words: dict[str, Any]) -> N
     assert to_words(from_words(words)) == words
 
 
+def test_arrays_of_numpy() -> None:
+    numpy = pytest.importorskip("numpy")
+    words = {"array": {"type": "i16", "shape": [2, 1], "items": [{"int": "1"}, {"int": "-2"}]}}
+    assert to_words(numpy.array([[1], [-2]], dtype="i2")) == words
+    single = {"array": {"type": "f64", "shape": [], "items": [{"float": "3ff0000000000000"}]}}
+    assert to_words(numpy.array(1.0)) == single
+
+
 def test_hooks_come_first_at_every_depth() -> None:
     class Url(str):
         __slots__ = ()
