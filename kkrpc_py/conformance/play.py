@@ -60,7 +60,7 @@ async def play(session: Session, case: Case) -> None:
     player = _Player(Talk(session))
     for index, step in enumerate(case.steps):
         try:
-            await player.step(step)
+            await player.step(index, step)
         except PatternError as error:
             failed = StepFailed("a case that can be played", str(error))
             failed.step = index
@@ -94,13 +94,13 @@ class _Player:
             "drop": self._drop,
         }
 
-    async def step(self, step: Mapping[str, Any]) -> None:
+    async def step(self, index: int, step: Mapping[str, Any]) -> None:
         for name, act in self._steps.items():
             if name in step:
-                self._child.note(f"step: {name}")
+                self._child.note(f"step {index}: {name}")
                 await act(step)
                 return
-        self._child.note(brief(step))
+        self._child.note(f"step {index}: {brief(step)}")
         raise PatternError(f"there is no step {brief(step)}")
 
     async def check_end(self) -> None:

@@ -251,7 +251,7 @@ class Talk:
         kind = message.fields["type"]
         if kind == "stream-ack":
             return "credit" in self.session.agreed and self._is_ack(message.fields)
-        return bool(kind == "callback-release")
+        return kind == "callback-release" and "callback" in self.session.named
 
     # Calls of the kit ----------------------------------------------------------------------------
 

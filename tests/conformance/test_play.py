@@ -80,6 +80,7 @@ DEEP = {"$nested": [5000, 1]}
 OPENED = request("echo", 1)
 HELD = {"id": "s", "method": "", "args": {"result": {"__stream": True}}, "type": "response"}
 SENT = b"\xd8\x18" + bytes([0x40 | 14]) + bytes.fromhex("a264747970656367657462696401")
+RELEASE = '{"method":"","args":{"f":1},"type":"callback-release"}'
 ACK = line("s", "stream-ack", {"n": 10, "b": 500})
 # {"id": "x", "type": "response", "args": {"result": h'00ff'}}
 CBOR = "a3626964617864747970656872657370 6f6e73656461726773a166726573756c744200ff".replace(" ", "")
@@ -413,7 +414,15 @@ ROWS: dict[str, Row] = {
         expected="no message",
         seen='"result": 1',
     ),
-    "quiet-a-release": good(say('{"method":"","args":{"f":1},"type":"callback-release"}'), {"quiet": True}),
+    "quiet-a-release": good(say(RELEASE), {"quiet": True}, session=["callback"]),
+    "quiet-a-release-after-a-hello-of-the-case": good(
+        {"send": request("kkrpc.hello", {"protocol": 1, "features": ["callback"]})},
+        expect({"result": {"$has": {"protocol": 1}}}),
+        say(RELEASE),
+    ),
+    "quiet-a-release-toward-a-stock-peer": bad(
+        say(RELEASE), {"quiet": True}, step=1, expected="no message", seen="callback-release"
+    ),
     "end-something-left": bad(
         {"call": "later", "args": [chunk(1)]},
         step=None,
@@ -646,7 +655,7 @@ async def outcomes(anyio_backend: Any) -> dict[str, Outcome]:
     """All rows in one run: most of their time is waiting."""
     cases = [case_of(*entry) for entry in ROWS.items()]
     with anyio.fail_after(60):
-        found = await run([*SCRIPTED, *ALL, "superjson"], cases, timeout=TIMEOUT, jobs=10)
+        found = await run([*SCRIPTED, *ALL, "superjson"], cases, timeout=TIMEOUT, jobs=24)
     return {outcome.case.id: outcome for outcome in found.outcomes}
 
 

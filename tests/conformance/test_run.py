@@ -106,10 +106,10 @@ async def test_after_a_failure_the_process_is_another_one() -> None:
 async def test_what_a_case_left_unread_is_not_seen_by_the_next() -> None:
     release = '{"method":"","args":{"f":1},"type":"callback-release"}'
     cases = [
-        case("a", say(release)),
-        case("b", {"expect": {"type": "callback-release", "args": {"f": 1}}}),
+        case("a", say(release), session=("callback",)),
+        case("b", {"expect": {"type": "callback-release", "args": {"f": 1}}}, session=("callback",)),
     ]
-    found = await play(cases, jobs=1, timeout=1.5)
+    found = await play(cases, "callback", jobs=1, timeout=1.5)
     assert verdicts(found) == [Verdict.PASS, Verdict.FAIL]
 
 
