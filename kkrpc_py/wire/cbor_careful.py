@@ -20,8 +20,13 @@ __all__ = ["CarefulReader", "MalformedCbor", "skeleton"]
 _ITEMS = 1_000_000
 """Items that one payload may hold here: about a second."""
 _FLOATS = {25: (">e", 2), 26: (">f", 4), 27: (">d", 8)}
+_LONG_SIMPLE = "a simple value in two bytes that fits in one"
 _SIMPLE = {20: False, 21: True, 22: None}
-_ARRAY, _MAP, _TAG = 4, 5, 6
+_BYTES, _TEXT, _ARRAY, _MAP, _TAG, _OTHER = 2, 3, 4, 5, 6, 7
+_ENDLESS = 31
+"""Beside a major type: the length is indefinite, and a break ends it. Beside `_OTHER`: that break."""
+_AWAITS_VALUE = -100
+"""A level of `_pass_over`: a map of indefinite length after a key, which no break may follow."""
 _SET, _SHAPED = 258, 40
 
 
@@ -43,8 +48,11 @@ class _Heads:
             raise MalformedCbor("the payload ends within an item")
         return self.payload[start : self.at]
 
-    def next(self) -> tuple[int, int, int]:
-        """Major type, the five bits beside it, and the argument that they announce."""
+    def next(self, *, endless: bool = False) -> tuple[int, int, int]:
+        """Major type, the five bits beside it, and the argument that they announce.
+
+        With `endless` it may be an indefinite length, or the break after one, with -1 as its argument.
+        """
         self._left -= 1
         if self._left < 0:
             raise RefusedContent(f"more than {_ITEMS} items in a message with keys that are no text")
@@ -54,9 +62,19 @@ class _Heads:
             return major, info, info
         if info < 28:
             return major, info, int.from_bytes(self.take(1 << (info - 24)), "big")
-        if info == 31 and 2 <= major <= 5:
-            raise RefusedContent("indefinite lengths are not agreed on")
+        if info == _ENDLESS and _BYTES <= major <= _MAP:
+            if not endless:
+                raise RefusedContent("indefinite lengths are not agreed on")
+            return major, info, -1
+        if info == _ENDLESS and major == _OTHER and endless:
+            return major, info, -1
         raise MalformedCbor("a head that CBOR reserves")
+
+    def at_break(self) -> bool:
+        """Whether a break comes next; then it is passed over."""
+        found = self.payload[self.at : self.at + 1] == b"\xff"
+        self.at += found
+        return found
 
 
 class CarefulReader:
@@ -136,7 +154,7 @@ def _simple(info: int, argument: int) -> Any:
     if info in _SIMPLE:
         return _SIMPLE[info]
     if info == 24 and argument < 32:
-        raise MalformedCbor("a simple value in two bytes that fits in one")
+        raise MalformedCbor(_LONG_SIMPLE)
     raise RefusedContent(f"CBOR's simple value {argument} is not agreed on")
 
 
@@ -148,10 +166,11 @@ def skeleton(payload: bytes) -> tuple[Any, Any, Any, Any]:
     heads = _Heads(payload)
     known: dict[str, Any] = dict.fromkeys(("id", "type", "callbackIds", "streamIds"))
     try:
-        major, _, size = heads.next()
+        major, _, size = heads.next(endless=True)
         if major != _MAP:
             return None, None, None, None
-        for _ in range(size):
+        while size and not (size < 0 and heads.at_break()):
+            size -= 1
             key = _scalar(heads)
             value = _scalars(heads) if key in ("callbackIds", "streamIds") else _scalar(heads)
             if type(key) is str and key in known:
@@ -166,8 +185,8 @@ def skeleton(payload: bytes) -> tuple[Any, Any, Any, Any]:
 def _scalars(heads: _Heads) -> list[Any] | None:
     """The next item if it is an array of such; anything else is passed over."""
     at = heads.at
-    major, _, size = heads.next()
-    if major == _ARRAY:
+    major, _, size = heads.next(endless=True)
+    if major == _ARRAY and size >= 0:
         return [_scalar(heads) for _ in range(size)]
     heads.at = at
     _scalar(heads)
@@ -176,24 +195,45 @@ def _scalars(heads: _Heads) -> list[Any] | None:
 
 def _scalar(heads: _Heads) -> Any:
     """The next item if it is text or a plain integer; anything else is passed over."""
-    value: Any = None
-    left = 1
-    first = True
-    while left:
-        major, _, argument = heads.next()
-        left -= 1
-        if major == 2:
+    major, info, argument = heads.next(endless=True)
+    if major < _BYTES:
+        return argument if major == 0 else -1 - argument
+    if major == _TEXT and info != _ENDLESS:
+        return _text(heads.take(argument))
+    _pass_over(heads, major, info, argument)
+    return None
+
+
+def _pass_over(heads: _Heads, major: int, info: int, argument: int) -> None:
+    """The rest of an item whose head was read; `MalformedCbor` for what is not well-formed."""
+    # How many items are left at each level. Below zero: they end with a break, and it says of what type.
+    levels: list[int] = []
+    while True:
+        if argument < 0:
+            if major == _OTHER:
+                raise MalformedCbor("a break where nothing is to be ended")
+            levels.append(-major)
+        elif major == _BYTES:
             heads.take(argument)
-        elif major == 3:
-            text = heads.take(argument)
-            value = _text(text) if first else None
+        elif major == _TEXT:
+            _text(heads.take(argument))
         elif major == _ARRAY:
-            left += argument
+            levels.append(argument)
         elif major == _MAP:
-            left += 2 * argument
+            levels.append(2 * argument)
         elif major == _TAG:
-            left += 1
-        elif first and major < 2:
-            value = argument if major == 0 else -1 - argument
-        first = False
-    return value
+            levels.append(1)
+        elif major == _OTHER and info == 24 and argument < 32:
+            raise MalformedCbor(_LONG_SIMPLE)
+        while levels and (levels[-1] == 0 or (_AWAITS_VALUE != levels[-1] < 0 and heads.at_break())):
+            levels.pop()
+        if not levels:
+            return
+        within = levels[-1]
+        if within > 0:
+            levels[-1] -= 1
+        elif within in (-_MAP, _AWAITS_VALUE):
+            levels[-1] = -_MAP + _AWAITS_VALUE - within
+        major, info, argument = heads.next(endless=True)
+        if within in (-_BYTES, -_TEXT) and (major != -within or argument < 0):
+            raise MalformedCbor("a string of indefinite length holds what is no part of it")

@@ -101,6 +101,41 @@ def test_what_is_not_well_formed(payload: bytes) -> None:
     assert skeleton(payload)[:2] == (None, None)
 
 
+# Of indefinite length, each well-formed and one item.
+ENDLESS = [
+    b"\x9f\xff", b"\xbf\xff", b"\x5f\xff", b"\x7f\xff", b"\x5f\x41a\x40\xff", b"\x7f\x61a\x60\xff",
+    b"\x9f\x01\x9f\xff\x02\xff", b"\xbf\x01\x02\xff", b"\xbf\x01\xbf\x61a\x9f\x02\xff\xff\xff",
+    b"\x82\x9f\xff\x01", b"\xa1\x01\x9f\x81\x01\xff", b"\xd8\x63\x9f\x01\xff", b"\x9f\xd8\x63\x01\xf7\xff",
+    b"\x9f" * 50_000 + b"\xff" * 50_000,
+]  # fmt: skip
+BROKEN_ENDLESS = [
+    b"\x9f", b"\x9f\x01", b"\xff", b"\x81\xff", b"\xa1\x01\xff", b"\xbf\x01\xff", b"\xbf\x01\x02\x03\xff", b"\xd8\x63\xff",
+    b"\x5f\x61a\xff", b"\x7f\x41a\xff", b"\x7f\x61\xff\xff", b"\x5f\x5f\xff\xff", b"\x5f\x01\xff", b"\x7f\xd8\x63\x61a\xff",
+    b"\x9f\xf8\x1f\xff", b"\x9f\x1c\xff", b"\x1f", b"\xdf\xff",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("item", ENDLESS)
+def test_what_is_beside_indefinite_lengths_can_be_told_frm_3(item: bytes) -> None:
+    for message in (
+        b"\xa3" + text("id") + b"\x01" + text("args") + item + text("type") + text("get"),
+        b"\xbf" + text("x") + item + text("id") + b"\x01" + text("type") + text("get") + b"\xff",
+    ):
+        with pytest.raises(CborRefused):
+            READER.loads(message)
+        assert READER.salvage(message)[:2] == (1, "get")
+        for end in range(1, min(len(message), 100)):
+            assert READER.salvage(message[:-end])[:2] == (None, None)
+
+
+@pytest.mark.parametrize("item", BROKEN_ENDLESS)
+def test_what_is_not_well_formed_within_an_indefinite_length_frm_3(item: bytes) -> None:
+    message = (
+        b"\xa3" + text("args") + b"\x82\x9f\xff" + item + text("id") + b"\x01" + text("type") + text("get")
+    )
+    assert READER.salvage(message)[:2] == (None, None)
+
+
 @pytest.mark.parametrize(
     ("zone", "name"), [(b"\x64eth0", "eth0"), (b"\x44eth0", "eth0"), (b"\x02", "2"), (b"\x61\x32", "2")]
 )
