@@ -123,6 +123,7 @@ class _Player:
 
     async def _write(self, step: Mapping[str, Any]) -> None:
         parts = self._parts(step["write"])
+        self._talk.note_written(b"".join(parts))
         if step.get("bytewise"):
             data = b"".join(parts)
             self._child.note(f"byte by byte, {len(data)} bytes")

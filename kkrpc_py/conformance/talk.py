@@ -6,8 +6,10 @@ It owns the bounds of every wait and what a wait that failed says. What a case w
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import itertools
+import json
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, Final, TypeVar
@@ -124,6 +126,16 @@ class Talk:
     async def write(self, data: bytes, *, lines: Sequence[bytes] | None = None) -> None:
         """Write bytes; `lines` is what the trace says of them."""
         await self.bounded(self.child.write(data, shown=lines), "that the testee reads its input")
+
+    def note_written(self, data: bytes) -> None:
+        """Take note of the messages in bytes that are written: a hello, a chunk, or whatever they are."""
+        for line in data.split(b"\n"):
+            if line.startswith(b"{") and b'"type"' in line:
+                with contextlib.suppress(ValueError, RecursionError):
+                    message = json.loads(line)
+                    message = message.get("json", message)
+                    if isinstance(message, dict):
+                        self._note_sent(message, len(line))
 
     async def bounded(self, work: Awaitable[None], expected: str) -> None:
         """Wait for what waits for the testee."""

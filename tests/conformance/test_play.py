@@ -381,6 +381,12 @@ ROWS: dict[str, Row] = {
         say(batch(1, 2)),
         {"chunks": {"id": "s", "values": [1, 2]}},
     ),
+    "chunks-after-a-hello-in-bytes": good(
+        {"write": [{"text": json.dumps(request("kkrpc.hello", {"features": ["batch"]})) + "\n"}]},
+        expect({"result": {"$has": {"protocol": 1}}}),
+        say(batch(1, 2)),
+        {"chunks": {"id": "s", "values": [1, 2]}},
+    ),
     # call
     "call": good({"call": "echo", "args": [{"a": [1]}], "result": {"a": [1]}}),
     "call-another-result": bad(
@@ -607,6 +613,15 @@ ROWS: dict[str, Row] = {
         {"feed": {"id": "s", "values": [{"$repeat": ["x", 262144]}, 1]}},
         step=1,
         expected="credit for chunk 1 of 2",
+        seen="nothing of it",
+        session="all",
+    ),
+    "feed-counts-what-was-written": bad(
+        {"send": HELD},
+        {"write": [{"repeat": [{"text": chunk(1) + "\n"}], "times": 60}]},
+        {"feed": {"id": "s", "values": {"$range": [0, 5]}}},
+        step=2,
+        expected="credit for chunk 4 of 5",
         seen="nothing of it",
         session="all",
     ),
