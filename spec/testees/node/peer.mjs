@@ -20,7 +20,7 @@ const isCount = (value) => (typeof value === 'bigint' ? value >= 0n : Number.isS
 const isStream = (value) => typeof value === 'object' && typeof value?.[Symbol.asyncIterator] === 'function';
 const objectOr = (value) => (isObject(value) ? value : {});
 const listOr = (value) => (Array.isArray(value) ? value : []);
-const sleep = (ms) => new Promise((resolve) => { setTimeout(resolve, ms).unref(); });
+const sleep = (ms) => new Promise((resolve) => { setTimeout(resolve, ms); });
 const turn = () => new Promise((resolve) => { setImmediate(resolve); });
 
 /** The map key of an id, which tells 1 from "1"; undefined for what is no id (MSG-2). */
@@ -73,6 +73,9 @@ function readError(error) {
   }
   if (!isObject(error)) return new RpcError('Error', typeof error === 'bigint' ? `${error}` : JSON.stringify(error));
   const { name, message, stack, ...fields } = error;
+  for (const issue of name === 'RPCValidationError' ? listOr(fields.issues) : []) { // ERR-7
+    if (Array.isArray(issue?.path)) issue.path = issue.path.map((part) => (isObject(part) ? part.key : part));
+  }
   return new RpcError(
     typeof name === 'string' && name ? name : 'Error', typeof message === 'string' ? message : '', fields);
 }
@@ -155,13 +158,15 @@ function walk(root, segments, missing) {
   return here.get(segments[segments.length - 1]);
 }
 
-/** The property at a path and what is there: CALL-10, data and nothing else. */
+/** The property that a path leads to, or into; CALL-10: data and nothing else. */
 function property(root, path) {
   const fail = (segment) => { throw new Bare(`Property path ${path.join('.')} not found at ${segment}`); };
   let here = root;
   let found;
+  let whole = true;
   for (const segment of path) {
     if (found) {
+      whole = false;
       const own = isObject(here) && !segment.startsWith('_') && segment !== '' && Object.hasOwn(here, segment);
       here = own ? here[segment] : fail(segment);
     } else {
@@ -171,7 +176,7 @@ function property(root, path) {
     }
   }
   if (!found) fail(path.at(-1) ?? '');
-  return { found, value: here };
+  return { found, whole, value: here };
 }
 
 // ---------------------------------------------------------------------------- functions and streams of the peer
@@ -299,7 +304,7 @@ export class Peer {
     this.outbox = new Outbox(output, this.limits.sendMax, () => {
       queueMicrotask(() => this.close(new RpcError('LimitExceeded', 'the peer does not read')));
     });
-    const reader = new LineReader(this.limits, (line) => this.#line(line), (line) => onNoise(line));
+    const reader = new LineReader(this.limits, (line, size) => this.#line(line, size), (line) => onNoise(line));
     const guarded = (step) => {
       if (this.closing) return;
       try {
@@ -428,7 +433,7 @@ export class Peer {
 
   // -------------------------------------------------------------------------------------------------- reading
 
-  #line(bytes) {
+  #line(bytes, size) {
     const parsed = bytes.subarray(0, 8).toString() === '{"json":' ? null : parseLine(bytes, this.limits); // CLA-6
     if (!isObject(parsed?.message) || !TYPES.has(parsed.message.type)) {
       return this.onNoise(bytes.subarray(0, this.limits.noise)); // FRM-4, FRM-7
@@ -439,8 +444,8 @@ export class Peer {
     const key = keyOf(message.id, this.limits);
     const flaw = parsed.flaw ?? ('id' in message && key === undefined ? 'an id that is none' : flawOf(message));
     const names = this.#names(message);
-    if (QUESTIONS.has(type)) return this.#question(message, key, flaw, names, bytes.length);
-    if (ANSWERS.has(type)) return this.#answer(message, key, flaw, names, bytes.length);
+    if (QUESTIONS.has(type)) return this.#question(message, key, flaw, names, size);
+    if (ANSWERS.has(type)) return this.#answer(message, key, flaw, names, size);
     if (flaw || (key === undefined && type !== 'callback-release')) return this.#count();
     if (type === 'callback-release') return this.#released(message.args);
     const call = this.incoming.get(key);
@@ -586,8 +591,7 @@ export class Peer {
   #begin(call, { type, method, path }, args, value) {
     if (type === 'get') return property(this.root, path).value;
     if (type === 'set') {
-      const { found } = property(this.root, path);
-      const whole = found === walk(this.root, path, 'Property');
+      const { found, whole } = property(this.root, path);
       if (!whole || !found.writable) throw new RpcError('PermissionError', `${path.join('.')} may not be set`);
       if (call.refs.length > 0) throw new RpcError('TypeError', 'a property holds data alone');
       found.value = value;
@@ -689,7 +693,7 @@ export class Peer {
     } catch (error) {
       failure ??= error;
     }
-    if (failure === call.abort.signal.reason) failure = call.cancelled ? null : failure;
+    if (call.cancelled && failure?.name === 'CallCancelled') failure = null;
     this.#finish(call, failure, step);
     if (call.inner) this.#leave(call);
   }
@@ -806,6 +810,7 @@ export class Peer {
   /** Calls the peer: `{answer}`, which becomes `{result, refs}` or `{stream}`. Fails at once if it cannot be sent. */
   call(type, method, args, { kwargs, meta } = {}) {
     if (this.closing) throw new RpcError('ChannelClosed', 'the channel is closed');
+    if (kwargs && Object.keys(kwargs).length === 0) kwargs = undefined;
     if (kwargs && !this.agreed.has('kwargs')) { // KWA-2
       throw new RpcError('NotSerializable', 'keyword arguments, toward a peer that does not know them');
     }

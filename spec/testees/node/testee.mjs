@@ -108,7 +108,7 @@ async function* play(call, name, script) {
       } else if (kind === 'cleanup') {
         cleanups.unshift(what);
       } else {
-        for (const value of chunks(call, kind, what)) {
+        for (const value of chunks(kind, what)) {
           count(probe, 'yielded');
           yield value;
         }
@@ -126,9 +126,9 @@ async function* play(call, name, script) {
   }
 }
 
-function* chunks(call, kind, what) {
+function* chunks(kind, what) {
   if (kind === 'yield') yield what;
-  else if (kind === 'make') yield fromWords(what, call);
+  else if (kind === 'make') yield fromWords(what);
   else if (kind === 'range') for (let i = what[0]; i < what[1]; i++) yield i;
   else if (kind === 'text') for (let i = 0; i < what[1]; i++) yield 'x'.repeat(what[0]);
   else throw new RpcError('ValueError', `no step ${kind}`);
@@ -164,9 +164,23 @@ function ownFunction(name) {
   });
 }
 
-function fromWords(words, call) {
+/** A stream within a value: no call runs its script, so what closes it also wakes it where it waits. */
+function producer(name, script) {
+  const abort = new AbortController();
+  const steps = play({ abort }, name, script);
+  return {
+    next: () => steps.next(),
+    return() {
+      abort.abort(new RpcError('CallCancelled', 'the stream was cancelled'));
+      return steps.return();
+    },
+    [Symbol.asyncIterator]() { return this; },
+  };
+}
+
+function fromWords(words) {
   const [[type, what]] = Object.entries(words);
-  const all = (list) => list.map((item) => fromWords(item, call));
+  const all = (list) => list.map((item) => fromWords(item));
   switch (type) {
     case 'null': return null;
     case 'bool': case 'text': return what;
@@ -180,7 +194,7 @@ function fromWords(words, call) {
     }
     case 'set': return new Set(all(what));
     case 'function': return ownFunction(what);
-    case 'stream': return play({ abort: new AbortController() }, ...what);
+    case 'stream': return producer(...what);
     default: return new Unsendable();
   }
 }
@@ -220,7 +234,7 @@ async function outcomeOf(call, answer) {
 
 async function invoke(call, name, method, args, options = {}) {
   const { kind = 'call', words, kwargs, meta } = options ?? {};
-  const values = words ? args.map((item) => fromWords(item, call)) : args;
+  const values = words ? args.map((item) => fromWords(item)) : args;
   let made;
   try {
     made = peer.call(kind === 'call' ? 'request' : kind, method, values, { kwargs, meta });
@@ -330,7 +344,7 @@ function validate(method, phase, path, value) {
 }
 
 const typed = new Namespace({
-  input: new Method('n', (call, n) => validate('typed.input', 'input', [0], n)),
+  input: new Method('n', (call, n) => validate('typed.input', 'input', ['n' in call.kwargs ? 'n' : 0], n)),
   output: new Method('value', (call, value) => validate('typed.output', 'output', [], value)),
   chunks: new Method('values', async function* stream(call, values) {
     for (const value of values) yield validate('typed.chunks', 'output', [], value);
@@ -351,7 +365,7 @@ const root = new Namespace({
   describe: new Method('', () => ({ protocol: 1, name: 'kkrpc-node-testee', version: '1', features: FEATURES })),
   echo: new Method('value', (call, value) => value),
   tag: new Method('value', (call, value) => toWords(value)),
-  make: new Method('words', (call, words) => fromWords(words, call)),
+  make: new Method('words', (call, words) => fromWords(words)),
   args: new Method('*', (call, ...args) => ({ args, kwargs: call.kwargs })),
   nothing: new Method('', () => undefined),
   add: new Method('a b', add),

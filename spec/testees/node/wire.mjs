@@ -27,7 +27,8 @@ export class LineReader {
     this.kind = 'start'; // then 'json' or 'noise'
     this.bom = 0; // bytes of the byte order mark that were seen
     this.parts = [];
-    this.length = 0;
+    this.length = 0; // of the line so far
+    this.kept = 0; // bytes in the parts of what is no message yet, or none
   }
 
   push(bytes) {
@@ -50,31 +51,32 @@ export class LineReader {
     while (this.kind === 'start' && from < bytes.length) {
       const byte = bytes[from];
       if (byte === BRACE && this.bom % 3 === 0) {
-        [this.kind, this.parts, this.length] = ['json', [], 0];
+        [this.kind, this.parts] = ['json', []];
       } else {
         if (this.bom < 3 && byte === BOM[this.bom]) this.bom++;
         else if (!isBlank(byte) || this.bom % 3) this.kind = 'noise';
+        if (this.kept === this.limits.noise) this.kind = 'noise'; // FRM-7: blanks without end
         this.#keep(bytes.subarray(from, ++from));
       }
     }
+    this.length += bytes.length;
     if (this.kind === 'noise') this.#keep(bytes.subarray(from));
     if (this.kind !== 'json') return;
     this.parts.push(bytes.subarray(from));
-    this.length += bytes.length - from;
     if (this.length > this.limits.frame) throw new RpcError('LimitExceeded', 'a line is too long'); // FRM-6
   }
 
   #keep(bytes) { // FRM-7: what is beyond the limit is not buffered
-    const part = bytes.subarray(0, this.limits.noise - this.length);
-    this.length += part.length;
+    const part = bytes.subarray(0, this.limits.noise - this.kept);
+    this.kept += part.length;
     if (part.length) this.parts.push(part);
   }
 
   #finish() {
-    const { kind, bom } = this;
+    const { kind, bom, length } = this;
     const line = Buffer.concat(this.parts);
     this.#next();
-    if (kind === 'json') this.onJson(line);
+    if (kind === 'json') this.onJson(line, length);
     else if (kind === 'noise' || bom) this.onNoise(line);
   }
 }
