@@ -54,7 +54,7 @@ async def run(
         await runner.work()
     else:
         async with anyio.create_task_group() as tasks:
-            for _ in range(jobs):
+            for _ in range(max(jobs, 1)):
                 tasks.start_soon(runner.work)
     outcomes = tuple(outcome for outcome in runner.outcomes if outcome is not None)
     assert len(outcomes) == len(cases)

@@ -14,7 +14,7 @@ import math
 import re
 import struct
 from collections.abc import Iterator, Mapping
-from typing import Any, Literal, TypeAlias
+from typing import Any, Final, Literal, TypeAlias
 
 from kkrpc_py.conformance import cbor
 from kkrpc_py.conformance.cbor import BadCbor, Words, words_of
@@ -24,6 +24,10 @@ __all__ = ["TYPES", "Broken", "Item", "Message", "Noise", "Serialization", "Spli
 
 Serialization: TypeAlias = Literal["json", "superjson", "cbor"]
 
+LINE_BYTES: Final = 64 * 1024 * 1024
+"""What is read of a line that does not end: the kit shall not be the one that runs out of memory."""
+FIRST: Final = 1024
+"""What is shown of it."""
 _BLANKS = b" \t\r\n"
 _BOM = b"\xef\xbb\xbf"
 TYPES = frozenset(
@@ -86,10 +90,13 @@ class Splitter:
 
     def feed(self, data: bytes) -> Iterator[Item]:
         """What is complete with these bytes."""
+        if self._broken:
+            return
         self._buffer += data
         while not self._broken and (item := self._next()) is not None:
             if isinstance(item, Broken):
                 self._broken = True
+                self._buffer.clear()
             yield item
 
     def rest(self) -> bytes:
@@ -105,6 +112,8 @@ class Splitter:
             end = self._buffer.find(b"\n", self._searched)
             if end < 0:
                 self._searched = len(self._buffer)
+                if self._searched > LINE_BYTES:
+                    return Broken(bytes(self._buffer[:FIRST]), f"a line of more than {LINE_BYTES} bytes")
                 return None
             line = bytes(self._buffer[:end])
             del self._buffer[: end + 1]

@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from kkrpc_py.conformance import wire
 from kkrpc_py.conformance.cbor import BadCbor, Words, words_of
 from kkrpc_py.conformance.cbor import loads as cbor_loads
 from kkrpc_py.conformance.wire import Broken, Item, Message, Noise, Splitter, cbor_frame, padded
@@ -107,6 +108,14 @@ def test_a_frame_that_nobody_may_write_ends_the_reading(data: bytes, reason: str
     assert [type(item) for item in items] == [Message, Broken]
     assert isinstance(items[1], Broken)
     assert reason in items[1].reason
+
+
+def test_a_line_without_end_is_not_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(wire, "LINE_BYTES", 5000)
+    splitter = Splitter()
+    items = [item for _ in range(100) for item in splitter.feed(b"x" * 999)]
+    assert items == [Broken(b"x" * 1024, "a line of more than 5000 bytes")]
+    assert splitter.rest() == b""
 
 
 @pytest.mark.parametrize(
