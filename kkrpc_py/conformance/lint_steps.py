@@ -225,8 +225,8 @@ class _Walk:
     def problems(self, case: Case) -> list[str]:
         for number, step in enumerate(case["steps"]):
             before = len(self._found)
-            for sent in (step.get("send"), step.get("args"), step.get("feed"), step.get("drop")):
-                self._value(sent, is_pattern=False)
+            for sent in ("send", "args", "feed", "drop", "spent"):
+                self._value(step.get(sent), is_pattern=False)
             for pattern in ("expect", "json", "chunks", "acks", "result"):
                 self._value(step.get(pattern), is_pattern=True)
             self._found[before:] = [f"step {number}: {problem}" for problem in self._found[before:]]

@@ -60,6 +60,7 @@ CASE: dict[str, Any] = {
         {"feed": {"id": "2", "values": [1, {"$repeat": ["x", 9]}], "end": True}},
         {"acks": {"id": "2", "n": {"$between": [0, 2]}}},
         {"drop": "2"},
+        {"spent": "2"},
         {"send": {"id": "3", "method": {"$ref": "x"}, "args": [], "type": "callback"}},
         {"expect": {"id": "2"}, "json": {"json": {"$any": True}}, "length_not": 65536},
         {"call": "tag", "result": {"$tagged": {"bytes": {"$repeat": ["00", 9]}}}},
