@@ -8,6 +8,7 @@ export const LIMITS = { // LIM-1
   callbacks: 65536, stockStreamBuffer: 64 << 20, sendMax: 64 << 20, finishMs: 1000, cleanupMs: 2000, drainMs: 2000,
 };
 const CREDIT = { n: 64, b: 262144 }; // CRD-1
+const MOST_CHUNKS = 4096; // the largest window that is granted (CRD-5)
 const BATCH = { values: 256, bytes: 32768 }; // BAT-2, and a size that leaves turns to others
 const NAMED = 65536; // CBK-7: functions in one message
 const QUESTIONS = new Set(['request', 'construct', 'get', 'set', 'callback']);
@@ -82,7 +83,7 @@ function readError(error) {
 
 /** An error as JSON. What of it cannot be sent is left out, one by one (ERR-4); at most `budget` characters. */
 function errorText(error, writer, budget, causes = 8) {
-  if (error instanceof Bare) return quote(error.message);
+  if (error instanceof Bare && error.message.length * 6 < budget) return quote(error.message);
   const name = typeof error?.name === 'string' && error.name ? error.name : 'Error';
   const message = typeof error?.message === 'string' ? error.message : String(error);
   const rows = [];
@@ -221,6 +222,8 @@ class RemoteStream extends Held {
     this.end = null; // {result} or {error}
     this.credit = call.agreed.has('credit') ? { ...CREDIT } : null; // what the producer has left
     this.taken = { n: 0, b: 0 }; // what was taken and not granted again
+    this.window = CREDIT.n;
+    this.lent = []; // what the value named that was given to a `for await` last
   }
 
   add(values, size) {
@@ -243,14 +246,20 @@ class RemoteStream extends Held {
   }
 
   async next() {
+    this.#giveBackLent();
     const { value, refs, end } = await this.pull();
     if (end?.error) throw end.error;
-    if (end) return { done: true, value: end.result };
-    refs.forEach((ref) => setImmediate(() => ref.release())); // after the value was sent on
-    return { done: false, value };
+    this.lent = (end ?? { refs }).refs;
+    return end ? { done: true, value: end.result } : { done: false, value };
   }
 
-  async return() { this.dropped(); return { done: true }; }
+  async return() {
+    this.#giveBackLent();
+    this.dropped();
+    return { done: true };
+  }
+
+  #giveBackLent() { this.lent.splice(0).forEach((ref) => ref.release()); }
 
   [Symbol.asyncIterator]() { return this; }
 
@@ -269,16 +278,23 @@ class RemoteStream extends Held {
     }
   }
 
-  #grant(bytes) { // CRD-5: as values are taken, half a window at a time; what is left is then above zero (CRD-8)
+  /** CRD-5: as values are taken, half a window at a time; so what is left is always above zero then (CRD-8). */
+  #grant(bytes) {
     this.unread -= bytes;
     if (!this.credit || this.call.state !== 'open') return;
-    this.taken.n += 1;
-    this.taken.b += bytes;
-    if (this.taken.n < CREDIT.n / 2 && this.taken.b < CREDIT.b / 2) return;
-    this.credit.n += this.taken.n;
-    this.credit.b += this.taken.b;
-    this.peer.ack(this.call, this.taken);
+    const { taken, credit, queue } = this;
+    taken.n += 1;
+    taken.b += bytes;
+    if (taken.n < this.window / 2 && taken.b < CREDIT.b / 2) return;
+    // The window of bytes stays as it is; that of chunks becomes as many as would fill it, so small ones flow.
+    const fitting = Math.floor((CREDIT.b * taken.n) / Math.max(taken.b, 1));
+    const wanted = Math.min(Math.max(fitting, CREDIT.n), MOST_CHUNKS);
+    const grant = { n: Math.max(wanted - credit.n - queue.length, 0), b: taken.b };
+    credit.n += grant.n;
+    credit.b += grant.b;
+    this.window = credit.n + queue.length;
     this.taken = { n: 0, b: 0 };
+    this.peer.ack(this.call, grant);
   }
 }
 
@@ -294,6 +310,7 @@ export class Peer {
     this.hello = false; // the peer's hello came: it is no stock peer any more
     this.agreed = new Set(); // features in force (HEL-3)
     this.incoming = new Map(); // calls of the peer, and own streams within values
+    this.load = { calls: 0, bytes: 0 }; // of those calls alone
     this.outgoing = new Map(); // own calls, and the peer's streams within values
     this.abandoned = new Set(); // streams of stock peers that were cancelled: what still comes is dropped (CAN-2)
     this.own = new Map(); // own functions that the peer may call, by id
@@ -476,7 +493,7 @@ export class Peer {
     if (![...functions, ...streams].every(fits) || !streams.every(usable)) fail('ProtocolError'); // CBK-2, ARG-1
     if (new Set(streams).size < streams.length) fail('ProtocolError');
     const newOnes = functions.filter((id) => !this.theirs.has(id)).length;
-    const open = [...this.outgoing.values()].filter((call) => call.inner).length;
+    const open = streams.length && [...this.outgoing.values()].filter((call) => call.inner).length;
     if (functions.length > NAMED || this.theirs.size + newOnes > this.limits.callbacks) fail('LimitExceeded'); // CBK-7
     if (streams.length > NAMED || open + streams.length > this.limits.calls) fail('LimitExceeded'); // ARG-5
     const things = new Map();
@@ -511,13 +528,13 @@ export class Peer {
   }
 
   /** The values of a message with functions, streams and bytes in their places; `refs` are those that it holds. */
-  #revive(things, top, ...values) {
-    const refs = [...things.values()];
+  #revive(things, ...values) {
     const found = (value, depth, into) => {
       if (typeof value === 'string') {
-        const thing = depth <= top ? things.get(value) : undefined;
-        if (thing) into.push(thing.hold());
-        return thing ?? value;
+        const thing = things.get(value);
+        const here = depth === 1 || this.agreed.has('callback') || !(thing instanceof RemoteFunction); // CBK-1
+        if (thing && here) into.push(thing.hold());
+        return here ? thing ?? value : value;
       }
       if (typeof value !== 'object' || value === null) return value;
       const bytes = bytesOf(value);
@@ -526,10 +543,10 @@ export class Peer {
       return value;
     };
     const entries = values.map((value) => {
-      const into = [];
-      return { value: found(value, 0, into), refs: into };
+      const refs = [];
+      return { value: found(value, 0, refs), refs };
     });
-    refs.forEach((ref) => ref.release()); // what stands nowhere is let go of here
+    for (const ref of things.values()) ref.release(); // what stands nowhere is let go of here
     return entries;
   }
 
@@ -542,11 +559,18 @@ export class Peer {
     };
     if (call.agreed.has('credit')) call.credit = { ...CREDIT };
     this.incoming.set(key ?? call, call);
+    if (!inner) this.#weigh(1, size);
     return call;
+  }
+
+  #weigh(calls, bytes) {
+    this.load.calls += calls;
+    this.load.bytes += bytes;
   }
 
   #leave(call) {
     this.incoming.delete(call.key ?? call);
+    if (!call.inner) this.#weigh(-1, -call.size);
     call.refs.splice(0).forEach((ref) => ref.release());
     if (this.incoming.size === 0) this.idle?.();
   }
@@ -567,9 +591,7 @@ export class Peer {
       return this.#giveBack(names);
     }
     if (type === 'request' && message.method === 'kkrpc.hello') return this.#hello(message, key);
-    const running = [...this.incoming.values()].filter((call) => !call.inner);
-    const bytes = running.reduce((sum, call) => sum + call.size, size);
-    if (running.length >= this.limits.calls || bytes > this.limits.callBytes) { // CALL-7
+    if (this.load.calls >= this.limits.calls || this.load.bytes + size > this.limits.callBytes) { // CALL-7
       refuse(new RpcError('LimitExceeded', 'too many calls'), true);
       return this.#giveBack(names);
     }
@@ -579,13 +601,16 @@ export class Peer {
     } catch (error) {
       return refuse(error, false);
     }
-    const top = this.agreed.has('callback') || this.agreed.has('stream-arguments') ? Infinity : 1; // CBK-1
-    const [args, kwargs, value] = this.#revive(
-      things, top, listOr(message.args), objectOr(message.kwargs), message.value ?? null);
+    const named = objectOr(message.kwargs); // as a whole neither this nor the metadata is a value (VAL-4)
+    const parts = this.#revive(things, listOr(message.args), message.value ?? null, [Object.values(named)]);
+    const [args, value, [kwargs]] = parts.map((part) => part.value);
+    const meta = objectOr(message.meta);
+    for (const name of Object.keys(meta)) meta[name] = this.#revive(new Map(), meta[name])[0].value; // META-1
     const call = this.#enter({ id, key: asked ? key : undefined, size });
-    call.refs = [args, kwargs, value].flatMap((entry) => entry.refs);
-    Object.assign(call, { kwargs: kwargs.value, meta: objectOr(message.meta), type, asked, method: message.method });
-    return this.#run(call, () => this.#begin(call, message, args.value, value.value));
+    call.refs = parts.flatMap((part) => part.refs);
+    Object.assign(call, { meta, type, asked });
+    call.kwargs = Object.fromEntries(Object.keys(named).map((name, index) => [name, kwargs[index]]));
+    return this.#run(call, () => this.#begin(call, message, args, value));
   }
 
   #begin(call, { type, method, path }, args, value) {
@@ -673,12 +698,10 @@ export class Peer {
     let failure = null;
     let step;
     try {
-      for (let steps = 1; !call.cancelled; steps++) {
-        while (!call.cancelled && !this.#mayProduce(call)) await new Promise((resolve) => { call.wake = resolve; });
-        if (call.cancelled) break;
+      for (let steps = 1; await this.#mayProduce(call); steps++) {
         step = await iterator.next();
         if (call.cancelled || step.done) break;
-        this.#chunk(call, step.value);
+        await this.#chunk(call, step.value);
         if (steps % 64 === 0) { // STR-10: others have their turn although this one never waits
           this.busy = (this.busy ?? 0) + 1;
           await turn();
@@ -713,24 +736,26 @@ export class Peer {
     }
   }
 
-  #mayProduce(call) {
-    const { credit, pending, lane } = call;
-    if (credit && (credit.n <= pending.length || credit.b <= 0)) { // CRD-3
-      if (pending.length > 0) this.#flush(call);
-      return false;
+  /** Waits for credit (CRD-3) and room to send one chunk more; false once the stream is cancelled. */
+  async #mayProduce(call) {
+    const { credit, lane } = call;
+    for (; !call.cancelled; await new Promise((resolve) => { call.wake = resolve; })) {
+      if (!credit || (credit.n > call.pending.length && credit.b > 0)) {
+        if (lane.hasRoom) return true;
+      } else this.#flush(call);
     }
-    return lane.hasRoom;
+    return false;
   }
 
   /** One value: alone, or gathered with those that are ready in the same turn of the event loop (BAT-3). */
-  #chunk(call, value) {
+  async #chunk(call, value) {
     let text;
     const body = (writer) => `{"value":${text = writer.write(value, 3, ['value'])}}`;
     const message = this.compose('stream-chunk', call.id, { body });
     const alone = !call.agreed.has('batch') || message.fresh.length > 0 || message.deepest >= this.limits.depth;
     if (alone || text.length > BATCH.bytes) {
       this.#flush(call);
-      this.#sendChunk(call, message, 1);
+      if (await this.#mayProduce(call)) this.#sendChunk(call, message, 1);
       return;
     }
     if (call.pending.length === 0) {
@@ -771,7 +796,7 @@ export class Peer {
   async cancelAll(but, ms) {
     for (const call of this.incoming.values()) if (call !== but) this.#cancel(call);
     const end = Date.now() + ms;
-    while (this.incoming.size > (but ? 1 : 0) && Date.now() < end) await turn();
+    for (await turn(); this.incoming.size > (but ? 1 : 0) && Date.now() < end;) await sleep(2);
   }
 
   #credited(call, { n, b }) {
@@ -919,7 +944,7 @@ export class Peer {
     }
     this.#over(call);
     try {
-      const [{ value, refs }] = this.#revive(this.#take(names), Infinity, args.result ?? null);
+      const [{ value, refs }] = this.#revive(this.#take(names), args.result ?? null);
       return call.resolve({ result: value, refs });
     } catch (error) {
       return call.reject(error);
@@ -930,7 +955,7 @@ export class Peer {
     let end;
     try {
       if (type === 'stream-error') throw readError(args.error || 'Stream error'); // ERR-2
-      const [{ value, refs }] = this.#revive(this.#take(names), Infinity, args.result ?? null);
+      const [{ value, refs }] = this.#revive(this.#take(names), args.result ?? null);
       end = { result: value, refs };
       names = { functions: [], streams: [] };
     } catch (error) {
@@ -965,7 +990,7 @@ export class Peer {
       }
     }
     try {
-      return stream.add(this.#revive(this.#take(names), Infinity, ...values), size);
+      return stream.add(this.#revive(this.#take(names), ...values), size);
     } catch (error) {
       return stop(error);
     }

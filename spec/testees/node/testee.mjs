@@ -408,10 +408,17 @@ const root = new Namespace({
 
 // ---------------------------------------------------------------------------------------------------- the process
 
-// A socket of its own: process.stdout would block on a pipe that is full, and a peer must go on reading (CLS-5).
-const output = new net.Socket({ fd: 1, readable: false, writable: true });
+/** A socket of its own: process.stdout would block on a pipe that is full, and a peer must go on reading (CLS-5). */
+function openOutput() {
+  try {
+    return new net.Socket({ fd: 1, readable: false, writable: true });
+  } catch {
+    return process.stdout; // a file or a terminal
+  }
+}
+
 const peer = new Peer({
-  input: process.stdin, output, root, features: EXTENSIONS, limits: LIMITS,
+  input: process.stdin, output: openOutput(), root, features: EXTENSIONS, limits: LIMITS,
   onNoise: (line) => noise.push(line.toString('hex')),
 });
 const reason = await peer.finished;
