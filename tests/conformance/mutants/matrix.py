@@ -1,10 +1,15 @@
-"""Every case against every mutant: who catches whom, and the page about it.
+"""Cases against mutants: who catches whom, and the page about it.
 
-    python tests/conformance/mutants/matrix.py [--cache FOLDER] [--mutant NAME]... [--uncaught] [--write]
+    python tests/conformance/mutants/matrix.py [--renew] [--all] [--cache FOLDER] [--timeout S] [--at-once N]
 
-`--cache` keeps what is known between runs, by the mutant's patch and the case's contents (not by the source
-of kkrpc_py beside the patch: begin a new one where that has changed). `--uncaught` plays only the cases that
-nothing has caught so far. `--write` renews docs/conformance-mutants.md, from a run over everything.
+`caught.json` beside this module says of each mutant which cases are to catch it, so that each case stands
+there at least once. Without options these are played, and a sample of all cases against every mutant, which
+is to pass most of it. `--renew` looks for a mutant for the cases that catch none, takes away what holds no
+longer, and writes `caught.json` and docs/conformance-mutants.md; `--all` plays every case against every
+mutant for that.
+
+`--cache` keeps what was found out between runs, by the mutant's patch and the case's contents (not by the
+source of kkrpc_py beside the patch: begin a new one where that has changed).
 """
 
 from __future__ import annotations
@@ -12,12 +17,14 @@ from __future__ import annotations
 import argparse
 import contextlib
 import dataclasses
+import functools
 import hashlib
 import json
 import subprocess
 import sys
 import tempfile
-from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 import anyio
@@ -35,6 +42,7 @@ from tests.conformance.mutants.table import MUTANTS
 
 FOLDER = Path(__file__).parent
 PAGE = ROOT / "docs" / "conformance-mutants.md"
+CAUGHT = FOLDER / "caught.json"
 ALIVE = 0.8
 """What a mutant passes at least: one that breaks everything says nothing about a case that catches it."""
 SHOWN = 5
@@ -68,7 +76,7 @@ async def serving(name: str) -> AsyncGenerator[list[str]]:
                 process.kill()
 
 
-async def caught_by(name: str, cases: Sequence[Case], *, timeout: float, jobs: int) -> dict[str, bool]:
+async def caught_by(name: str, cases: Sequence[Case], *, timeout: float, jobs: int = 1) -> dict[str, bool]:
     """Which of the cases catch the mutant. Those that the testee has not the features for are left out."""
     async with serving(name) as command:
         done = await run(command, cases, timeout=timeout, jobs=jobs)
@@ -125,57 +133,101 @@ class Cache:
 # --- running ------------------------------------------------------------------------------------
 
 
-async def play(
-    mutants: Sequence[Mutant],
-    cases: Sequence[Case],
-    cache: Cache,
-    *,
-    timeout: float,
-    at_once: int = 2,
-    jobs: int = 1,
-    only_uncaught: bool = False,
-    tell: bool = False,
-) -> dict[str, dict[str, bool]]:
-    """By the name of each mutant, which cases catch it. What the cache knows is not played again."""
-    found: dict[str, dict[str, bool]] = {each.name: cache.known(each, cases) for each in mutants}
-    caught = {id for each in found.values() for id, is_caught in each.items() if is_caught}
-    left = list(mutants)
+class Matrix:
+    """What is known of cases and mutants, and the finding out of more."""
 
-    async def work() -> None:
-        while left:
-            mutant = left.pop(0)
-            known = found[mutant.name]
-            wanted = [
-                case for case in cases if case.id not in known and not (only_uncaught and case.id in caught)
-            ]
-            if wanted:
-                new = await caught_by(mutant.name, wanted, timeout=timeout, jobs=jobs)
-                cache.add(mutant, wanted, new)
-                known.update(new)
-                news = {id for id, is_caught in new.items() if is_caught}
-                if tell:
-                    print(
-                        f"{mutant.name}: {len(news)} of {len(new)} catch it, {len(news - caught)} of them"
-                        f" had caught nothing; {len(cases) - len(caught | news)} left",
-                        flush=True,
-                    )
-                caught.update(news)
+    def __init__(
+        self,
+        mutants: Sequence[Mutant],
+        cases: Sequence[Case],
+        cache: Cache,
+        *,
+        timeout: float,
+        at_once: int = 2,
+        tell: Callable[[str], None] = lambda _: None,
+    ) -> None:
+        self.mutants = mutants
+        self.cases = cases
+        self.found = {each.name: cache.known(each, cases) for each in mutants}
+        self._cache = cache
+        self._timeout = timeout
+        self._at_once = at_once
+        self._tell = tell
 
-    async with anyio.create_task_group() as tasks:
-        for _ in range(at_once):
-            tasks.start_soon(work)
+    async def play(self, wanted: Callable[[Mutant], Sequence[Case]]) -> None:
+        """Play what is wanted of each mutant and not known; it is asked when the mutant's turn has come."""
+        left = list(self.mutants)
+
+        async def work() -> None:
+            while left:
+                mutant = left.pop(0)
+                known = self.found[mutant.name]
+                cases = [case for case in wanted(mutant) if case.id not in known]
+                if cases:
+                    new = await caught_by(mutant.name, cases, timeout=self._timeout)
+                    self._cache.add(mutant, cases, new)
+                    known.update(new)
+                    self._tell(f"{mutant.name}: {sum(new.values())} of {len(new)} catch it")
+
+        async with anyio.create_task_group() as tasks:
+            for _ in range(self._at_once):
+                tasks.start_soon(work)
+
+    async def search(self) -> None:
+        """Look for a mutant for each case that catches none: one of its rule, of its section, any."""
+
+        def section(rule: str) -> str:
+            return rule.partition("-")[0]
+
+        def left(mutant: Mutant, near: Callable[[Mutant, Case], bool]) -> list[Case]:
+            open_ids = set(self.uncaught())
+            return [case for case in self.cases if case.id in open_ids and near(mutant, case)]
+
+        await self.play(lambda mutant: left(mutant, lambda mutant, case: mutant.rule == case.rule))
+        await self.play(
+            lambda mutant: left(mutant, lambda mutant, case: section(mutant.rule) == section(case.rule))
+        )
+        await self.play(lambda mutant: left(mutant, lambda mutant, case: True))
+
+    def uncaught(self) -> list[str]:
+        """The cases that are not known to catch anything."""
+        caught = {id for each in self.found.values() for id, is_caught in each.items() if is_caught}
+        return [case.id for case in self.cases if case.id not in caught]
+
+    def catchers(self, mutant: Mutant) -> list[str]:
+        """The cases that are known to catch the mutant; those that catch few come first."""
+        times = Counter(id for each in self.found.values() for id, is_caught in each.items() if is_caught)
+        caught = (id for id, is_caught in self.found[mutant.name].items() if is_caught)
+        return sorted(caught, key=lambda id: (times[id], id))
+
+    def passes(self, mutant: Mutant) -> float:
+        """The share of the sample, or of all where all are known, that the mutant passes."""
+        known = self.found[mutant.name]
+        every = [known[case.id] for case in self.cases if case.id in known]
+        if len(every) < len(self.cases):
+            every = [known[case.id] for case in sample(self.cases) if case.id in known]
+        return every.count(False) / len(every) if every else 0.0
+
+    @property
+    def is_complete(self) -> bool:
+        return all(len(each) >= len(self.cases) for each in self.found.values())
+
+
+def sample(cases: Sequence[Case]) -> list[Case]:
+    """Some of the cases, evenly: every tenth by their names."""
+    return sorted(cases, key=lambda case: case.id)[::10]
+
+
+def to_play(name: str, wanted: Mapping[str, Iterable[str]], cases: Sequence[Case]) -> list[Case]:
+    """The sample, and the cases that are to catch the mutant of that name."""
+    ids = {case.id for case in sample(cases)}.union(wanted.get(name, ()))
+    return [case for case in cases if case.id in ids]
+
+
+def expected() -> dict[str, list[str]]:
+    """What `caught.json` says: by the name of each mutant the cases that are to catch it."""
+    found: dict[str, list[str]] = json.loads(CAUGHT.read_text())
     return found
-
-
-def passes(caught: Caught) -> float:
-    """The share of the cases that the mutant passes."""
-    return sum(not each for each in caught.values()) / len(caught)
-
-
-def uncaught(found: Mapping[str, Caught], cases: Sequence[Case]) -> list[str]:
-    """The cases that fail against no mutant that is alive."""
-    alive = [caught for caught in found.values() if caught and passes(caught) >= ALIVE]
-    return [case.id for case in cases if not any(caught.get(case.id, False) for caught in alive)]
 
 
 # --- the page -----------------------------------------------------------------------------------
@@ -183,72 +235,87 @@ def uncaught(found: Mapping[str, Caught], cases: Sequence[Case]) -> list[str]:
 _HEAD = """\
 # Mutants of the conformance kit
 
-A case that cannot fail says nothing. So each case of [spec/conformance](../spec/conformance/README.md) fails
-against at least one of the {mutants} programs below: the reference testee with one patch in one module, which
-breaks one rule. Each of them still passes at least {alive:.0%} of the {cases} cases, and is caught by at least one.
+A case that cannot fail says nothing. So each of the {cases} cases of
+[spec/conformance](../spec/conformance/README.md) fails against at least one of the {mutants} programs below:
+the reference testee with one patch in one module, which breaks one rule. Each of these is caught by at least
+one case, and still passes at least {alive:.0%}: one that breaks everything would say nothing about the case
+that catches it.
 
-"Passes" is its share of all cases. "Caught by" is how many fail, and some of them: those that catch the fewest
-mutants come first.
+{told}
 
 | mutant | rule | what it does wrong | passes | caught by |
 |---|---|---|---|---|
 """
+_ALL = """\
+"Passes" is its share of all cases; "caught by" is how many fail, and some of them: those that catch the
+fewest mutants come first."""
+_SAMPLE = """\
+Not every case is played against every mutant. "Passes" is its share of a sample, every tenth case; "caught
+by" is how many of the cases that were tried fail, and some of them: those that catch the fewest mutants come
+first."""
 _TAIL = """
-The patches stand in tests/conformance/mutants. `python tests/conformance/mutants/matrix.py --write` plays all
-cases against all of them and renews this page, which takes a while; a slow test checks what it claims.
+The patches stand in tests/conformance/mutants, and so does which case is to catch which (`caught.json`).
+`python tests/conformance/mutants/matrix.py --renew` brings that and this page up to date. A test checks that
+each case stands there, a slow one that what stands there holds.
 """
 
 
-def page(mutants: Sequence[Mutant], found: Mapping[str, Caught], cases: Sequence[Case]) -> str:
+def page(matrix: Matrix) -> str:
     """docs/conformance-mutants.md."""
-    times = {case.id: sum(caught.get(case.id, False) for caught in found.values()) for case in cases}
-    lines = [_HEAD.format(mutants=len(mutants), alive=ALIVE, cases=len(cases))]
-    for mutant in mutants:
-        caught = found[mutant.name]
-        by = sorted((id for id, is_caught in caught.items() if is_caught), key=lambda id: (times[id], id))
-        share = int(passes(caught) * 1000) / 10
+    told = _ALL if matrix.is_complete else _SAMPLE
+    head = _HEAD.format(mutants=len(matrix.mutants), alive=ALIVE, cases=len(matrix.cases), told=told)
+    lines = [head]
+    for mutant in matrix.mutants:
+        by = matrix.catchers(mutant)
+        share = int(matrix.passes(mutant) * 1000) / 10
         shown = ", ".join(by[:SHOWN]) + (", …" if len(by) > SHOWN else "")
-        lines.append(
-            f"| {mutant.name} | {mutant.rule} | {mutant.what.replace('|', chr(92) + '|')} | {share} % "
-            f"| {len(by)}: {shown} |\n"
-        )
+        what = mutant.what.replace("|", "\\|")
+        lines.append(f"| {mutant.name} | {mutant.rule} | {what} | {share} % | {len(by)}: {shown} |\n")
     return "".join((*lines, _TAIL))
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Plays the conformance cases against the mutants.")
+    parser = argparse.ArgumentParser(description="Plays conformance cases against the mutants.")
+    parser.add_argument("--renew", action="store_true", help=f"write caught.json and {PAGE.name}")
+    parser.add_argument("--all", action="store_true", help="play every case against every mutant")
     parser.add_argument("--cache", type=Path, help="a folder outside of the repository")
-    parser.add_argument("--mutant", action="append", default=[], help="only this one; more than once")
-    parser.add_argument("--uncaught", action="store_true", help="only cases that nothing has caught so far")
-    parser.add_argument("--known", action="store_true", help="play nothing: say what the cache knows")
-    parser.add_argument("--timeout", type=float, default=1.0, help="seconds of each wait")
+    parser.add_argument("--timeout", type=float, default=2.0, help="seconds of each wait")
     parser.add_argument("--at-once", type=int, default=2, help="mutants that are played side by side")
-    parser.add_argument("--jobs", type=int, default=1, help="processes of each")
-    parser.add_argument("--write", action="store_true", help=f"write {PAGE.relative_to(ROOT)}")
     options = parser.parse_args()
     cases = load()
-    mutants = [each for each in MUTANTS if not options.mutant or each.name in options.mutant]
-    cache = Cache(options.cache)
+    matrix = Matrix(
+        MUTANTS,
+        cases,
+        Cache(options.cache),
+        timeout=options.timeout,
+        at_once=options.at_once,
+        tell=functools.partial(print, flush=True),
+    )
+    wanted = expected() if CAUGHT.exists() else {}
 
-    async def play_all() -> dict[str, dict[str, bool]]:
-        return await play(
-            [] if options.known else mutants, cases, cache, timeout=options.timeout,
-            at_once=options.at_once, jobs=options.jobs, only_uncaught=options.uncaught, tell=True,
-        )  # fmt: skip
+    async def play() -> None:
+        def named(mutant: Mutant) -> list[Case]:
+            return to_play(mutant.name, wanted, cases)
 
-    found = anyio.run(play_all)
-    if options.known:
-        found = {each.name: cache.known(each, cases) for each in mutants}
-    for mutant in mutants:
-        caught = found[mutant.name]
-        if caught and passes(caught) < ALIVE:
-            print(f"{mutant.name} is not alive: it passes {passes(caught):.1%} of {len(caught)}")
-        elif caught and not any(caught.values()):
-            print(f"{mutant.name} is caught by none of {len(caught)}")
-    for id in uncaught(found, cases):
+        await matrix.play((lambda mutant: cases) if options.all else named)
+        if options.renew:
+            await matrix.search()
+
+    anyio.run(play)
+    for mutant in MUTANTS:
+        for id in wanted.get(mutant.name, ()):
+            if not matrix.found[mutant.name].get(id, False):
+                print(f"{mutant.name} is no longer caught by {id}")
+        if matrix.passes(mutant) < ALIVE:
+            print(f"{mutant.name} is not alive: it passes {matrix.passes(mutant):.1%}")
+        if not matrix.catchers(mutant):
+            print(f"{mutant.name} is caught by nothing")
+    for id in matrix.uncaught():
         print(f"caught nothing: {id}")
-    if options.write:
-        PAGE.write_text(page(mutants, found, cases))
+    if options.renew:
+        caught = {mutant.name: sorted(matrix.catchers(mutant)) for mutant in MUTANTS}
+        CAUGHT.write_text(json.dumps(caught, indent=1) + "\n")
+        PAGE.write_text(page(matrix))
 
 
 if __name__ == "__main__":

@@ -2,17 +2,30 @@
 
 from __future__ import annotations
 
-from tests.conformance.mutants import calls, codecs, dialect, frames, level0, passing, streams, values
+from tests.conformance.mutants import (
+    broad,
+    calls,
+    codecs,
+    dialect,
+    frames,
+    level0,
+    level1,
+    passing,
+    streams,
+    values,
+)
 
 __all__ = ["MUTANTS"]
 
 MUTANTS = (
+    *broad.MUTANTS,
     *frames.MUTANTS,
     *level0.MUTANTS,
     *dialect.MUTANTS,
     *values.MUTANTS,
     *codecs.MUTANTS,
     *calls.MUTANTS,
+    *level1.MUTANTS,
     *streams.MUTANTS,
     *passing.MUTANTS,
 )
