@@ -359,7 +359,7 @@ def _oneof(content: Any, value: Any, context: Context) -> Mismatch | None:
 
 def _between(content: Any, value: Any, context: Context) -> Mismatch | None:
     low, high = resolve(content, context.captured)
-    if _is_number(value) and low <= value <= high:
+    if all(map(_is_number, (low, value, high))) and low <= value <= high:
         return None
     return Mismatch("", f"a number from {low} to {high}", brief(value))
 
@@ -385,7 +385,12 @@ def _error(content: Any, value: Any, context: Context) -> Mismatch | None:
 
 def _plus(content: Any, value: Any, context: Context) -> Mismatch | None:
     name, more = content
-    expected = _captured(name, context.captured) + more
+    captured = _captured(name, context.captured)
+    if not _is_number(captured):  # what the testee gave where it was captured
+        return Mismatch(
+            "", f"the number {name} plus {more}, and it was captured as {brief(captured)}", brief(value)
+        )
+    expected = captured + more
     return None if _equal(expected, value) else _mismatch(expected, value)
 
 
