@@ -1,7 +1,8 @@
 """What arrived from the testee and belongs to no step yet.
 
 It owns the order of arrival, and finds the next message under an id or of a type in a time that does not grow
-with what else lies there: a producer without credit may have sent a hundred thousand chunks.
+with what else lies there: a producer without credit may have sent a hundred thousand chunks. Chunk messages
+are entered into the books of their streams as they come, whether a step ever takes them or not.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from collections import deque
 from collections.abc import Hashable, Iterable
 from typing import Any
 
+from kkrpc_py.conformance.books import Consumed, chunks_in
 from kkrpc_py.conformance.wire import Message
 
 __all__ = ["Inbox"]
@@ -22,6 +24,7 @@ class Inbox:
         self._count = 0
         self._messages: dict[int, Message] = {}
         self._numbers: dict[Hashable, deque[int]] = {}
+        self._consumed: dict[Hashable, Consumed] = {}
 
     def __len__(self) -> int:
         return len(self._messages)
@@ -32,6 +35,18 @@ class Inbox:
         self._messages[self._count] = message
         for key in _keys(message):
             self._numbers.setdefault(key, deque()).append(self._count)
+        args, id = message.fields.get("args"), message.fields.get("id")
+        if not isinstance(args, dict):
+            return
+        if message.fields["type"] == "stream-chunk":
+            self.consumed(id).take(chunks_in(args), message.size)
+        elif isinstance(result := args.get("result"), dict) and result.get("__stream") is True:
+            # The id may have been another stream's before.
+            self._consumed.pop(_id_key(id), None)
+
+    def consumed(self, id: Any) -> Consumed:
+        """The book of a stream that the kit consumes."""
+        return self._consumed.setdefault(_id_key(id), Consumed())
 
     def take(self, *, id: Any = None, type: str | None = None) -> tuple[int, Message] | None:
         """The oldest message with that id and type (None: any), and its number; it is not here any more."""
@@ -64,6 +79,7 @@ class Inbox:
         """Throw away all that is here."""
         self._messages.clear()
         self._numbers.clear()
+        self._consumed.clear()
 
 
 def _keys(message: Message) -> Iterable[Hashable]:

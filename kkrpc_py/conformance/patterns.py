@@ -450,7 +450,7 @@ def same_words(expected: Any, seen: Any, *, as_integer: bool) -> bool:
         return same_words(first, second, as_integer=as_integer)
 
     if kind in {"list", "set", "map"}:
-        if not isinstance(found, list) or len(found) != len(content):
+        if not isinstance(found, list) or not isinstance(content, list) or len(found) != len(content):
             return False
         if kind == "list":
             return all(map(same, content, found))

@@ -92,6 +92,7 @@ class _Player:
             "acks": self._acks,
             "feed": self._feed,
             "drop": self._drop,
+            "spent": self._spent,
         }
 
     async def step(self, index: int, step: Mapping[str, Any]) -> None:
@@ -286,6 +287,15 @@ class _Player:
 
         while self._talk.take(id=id, type="stream-chunk") is not None:
             pass
+
+    async def _spent(self, step: Mapping[str, Any]) -> None:
+        id = resolve(step["spent"], self._captured)
+        book = self._child.inbox.consumed(id)
+        if book.overdrawn:
+            raise StepFailed(f"credit for each chunk message under {brief(id)}", book.overdrawn)
+        if book.left:
+            expected = f"the credit of {brief(id)} used up, of chunks or of bytes"
+            raise StepFailed(expected, f"{book.left} are left, and nothing comes{self._talk.left()}")
 
     # The process ---------------------------------------------------------------------------------
 

@@ -7,6 +7,7 @@ It owns who plays what in which process, and what a failure comes to. Steps are 
 from __future__ import annotations
 
 import time
+import traceback
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from typing import Any, Final
@@ -188,4 +189,10 @@ class _Runner:
                 verdict = Verdict.NON_STRICT
             failure = Failure(failed.step, failed.expected, failed.seen, child.trace(), child.stderr_tail())
             return Outcome(case, verdict, time.monotonic() - began, failure)
+        except Exception as error:
+            # A fault of the kit, or a case that the linter would refuse: the others are played all the same.
+            where = traceback.format_exc(limit=-1).splitlines()
+            seen = f"the kit itself failed: {error!r}, {' '.join(where[1:3]).strip()}"
+            failure = Failure(None, "a case that can be played", seen, child.trace(), child.stderr_tail())
+            return Outcome(case, Verdict.ERROR, time.monotonic() - began, failure)
         return Outcome(case, Verdict.PASS, time.monotonic() - began)

@@ -18,19 +18,18 @@ import anyio
 import cbor2
 
 from kkrpc_py.conformance import patterns
+from kkrpc_py.conformance.books import Produced, chunks_in
 from kkrpc_py.conformance.child import Child
 from kkrpc_py.conformance.patterns import Context, PatternError, brief, dumps, resolve
 from kkrpc_py.conformance.wire import Message, cbor_frame, padded
 
-__all__ = ["EXIT_CODES", "Book", "Session", "StepFailed", "Talk", "same_id", "shown"]
+__all__ = ["EXIT_CODES", "Session", "StepFailed", "Talk", "same_id", "shown"]
 
 EXIT_SECONDS: Final = 2.0
 """What a testee has to exit, at a timeout of `USUAL_TIMEOUT`; longer where that is longer."""
 USUAL_TIMEOUT: Final = 5.0
 EXIT_CODES: Final = (0, 3, 4)
 """The exit codes that mean something (spec/testee.md). Any other is a crash."""
-CREDIT: Final = (64, 262_144)
-"""What a producer begins with, in chunks and in bytes (CRD-1)."""
 SHOWN: Final = 500
 """How many characters of a message a failure shows."""
 
@@ -78,21 +77,6 @@ class Session:
         return f"kit:{self.calls}"
 
 
-@dataclasses.dataclass(slots=True)
-class Book:
-    """A stream whose producer is the kit: what it sent, and what was acknowledged."""
-
-    chunks: int = 0
-    size: int = 0
-    n: int = 0
-    b: int = 0
-
-    @property
-    def has_credit(self) -> bool:
-        """Whether one more chunk may be sent (CRD-3)."""
-        return CREDIT[0] + self.n > self.chunks and CREDIT[1] + self.b > self.size
-
-
 class Talk:
     """One case's part of a session."""
 
@@ -102,7 +86,7 @@ class Talk:
         self.context = Context(floats="floats" in session.testee)
         self.captured = self.context.captured
         self._hello_id: Any = None
-        self._books: dict[tuple[type, Any], Book] = {}
+        self._books: dict[tuple[type, Any], Produced] = {}
 
     # Sending -------------------------------------------------------------------------------------
 
@@ -142,7 +126,7 @@ class Talk:
         with anyio.move_on_after(self.session.timeout) as scope:
             await work
         if scope.cancelled_caught:
-            raise StepFailed(expected, f"it did not within {self.session.timeout:g} seconds{self._left()}")
+            raise StepFailed(expected, f"it did not within {self.session.timeout:g} seconds{self.left()}")
 
     def _note_sent(self, message: Mapping[str, Any], size: int) -> None:
         kind, id, args = message.get("type"), message.get("id"), message.get("args")
@@ -160,13 +144,16 @@ class Talk:
             self.book(stream)
         if kind == "stream-chunk" and isinstance(args, dict):
             book = self.book(id)
-            values = args.get("values")
-            book.chunks += len(values) if isinstance(values, list) and "value" not in args else 1
+            book.chunks += chunks_in(args)
             book.size += size
+        if kind == "stream-ack" and isinstance(args, dict):
+            n, b = args.get("n"), args.get("b")
+            if type(n) is int and type(b) is int and n >= 0 and b >= 0:
+                self.child.inbox.consumed(id).grant(n, b)
 
-    def book(self, id: Any) -> Book:
+    def book(self, id: Any) -> Produced:
         """The book of a stream of the kit."""
-        return self._books.setdefault(_book_key(id), Book())
+        return self._books.setdefault(_book_key(id), Produced())
 
     # Waiting -------------------------------------------------------------------------------------
 
@@ -184,7 +171,7 @@ class Talk:
                 await self.child.changed()
         if self.child.output_closed:
             raise await self._gone(expected)
-        raise StepFailed(expected, f"nothing of it within {self.session.timeout:g} seconds{self._left()}")
+        raise StepFailed(expected, f"nothing of it within {self.session.timeout:g} seconds{self.left()}")
 
     async def _gone(self, expected: str) -> StepFailed:
         code = await self.child.exit_code(self.session.exit_seconds)
@@ -193,10 +180,11 @@ class Talk:
         # In a process of its own a testee that closes, as for a violation, is wrong; elsewhere it is gone.
         crashed = not self.session.fresh or code not in EXIT_CODES
         return StepFailed(
-            expected, f"it closed its output and {_exit_text(code)}{self._left()}", crashed=crashed
+            expected, f"it closed its output and {_exit_text(code)}{self.left()}", crashed=crashed
         )
 
-    def _left(self) -> str:
+    def left(self) -> str:
+        """What lies there unexpected, as a failure shows it."""
         inbox = self.child.inbox
         if not inbox:
             return ""
@@ -233,7 +221,7 @@ class Talk:
             and _book_key(fields["id"]) in self._books
         )
 
-    def acknowledged(self, id: Any) -> Book:
+    def acknowledged(self, id: Any) -> Produced:
         """The book of a stream of the kit, with all acknowledgements that have arrived."""
         book = self.book(id)
         while (found := self.take(id=id, type="stream-ack")) is not None:
@@ -302,9 +290,9 @@ class Talk:
         code = await self.child.exit_code(seconds)
         if code is None:
             state = "its output is closed, and it" if self.child.output_closed else "it"
-            raise StepFailed(expected, f"{state} runs on{self._left()}")
+            raise StepFailed(expected, f"{state} runs on{self.left()}")
         if code not in codes:
-            seen = f"it {_exit_text(code)}{self._left()}"
+            seen = f"it {_exit_text(code)}{self.left()}"
             raise StepFailed(expected, seen, crashed=code not in EXIT_CODES)
         if unread or not self.child.reading:
             return

@@ -117,6 +117,10 @@ def test_a_match(pattern: Any, value: Any) -> None:
         ({"$error": {"message": "x"}}, "y", " (a bare error)"),
         ({"$plus": ["n", 2]}, 8, ""),
         ({"$ref": "n"}, 6, ""),
+        ({"$plus": ["o", 1]}, 5, ""),
+        ({"$plus": ["t", 1]}, 2, ""),
+        ({"$between": [0, {"$ref": "o"}]}, 5, ""),
+        ({"$words": {"list": {"$ref": "n"}}}, [], ""),
         ({"$ref": "o"}, {"a": [1, {"b": 3}]}, ".a[1].b"),
         ({"$words": {"int": "1"}}, object(), ""),
         ({"a": {"$words": {"int": "1"}}}, {}, ".a"),
@@ -145,7 +149,7 @@ def test_a_match(pattern: Any, value: Any) -> None:
     ids=str,
 )
 def test_a_mismatch_and_its_path(pattern: Any, value: Any, path: str) -> None:
-    found = match(pattern, value, Context({"n": 5, "o": {"a": [1, {"b": 2}]}}))
+    found = match(pattern, value, Context({"n": 5, "t": True, "o": {"a": [1, {"b": 2}]}}))
     assert found is not None
     assert found.path == path
     assert found.expected != found.seen

@@ -80,6 +80,8 @@ DEEP = {"$nested": [5000, 1]}
 OPENED = request("echo", 1)
 HELD = {"id": "s", "method": "", "args": {"result": {"__stream": True}}, "type": "response"}
 SENT = b"\xd8\x18" + bytes([0x40 | 14]) + bytes.fromhex("a264747970656367657462696401")
+# Two of these are the credit of bytes.
+LONG = chunk("x" * (131_072 - len(chunk(""))))
 RELEASE = '{"method":"","args":{"f":1},"type":"callback-release"}'
 ACK = line("s", "stream-ack", {"n": 10, "b": 500})
 # {"id": "x", "type": "response", "args": {"result": h'00ff'}}
@@ -623,6 +625,73 @@ ROWS: dict[str, Row] = {
         step=2,
         expected="credit for chunk 4 of 5",
         seen="nothing of it",
+        session="all",
+    ),
+    "spent-chunks": good(
+        say(*map(chunk, range(64))),
+        {"spent": "s"},
+        {"chunks": {"id": "s", "values": {"$range": [0, 64]}}},
+        session="all",
+    ),
+    "spent-batches": good(
+        say(batch(*range(60)), batch(*range(4))), {"drop": "s"}, {"spent": "s"}, session="all"
+    ),
+    "spent-bytes": good(say(LONG, LONG), {"drop": "s"}, {"spent": "s"}, session="all"),
+    "spent-not": bad(
+        say(*map(chunk, range(63))),
+        {"spent": "s"},
+        step=1,
+        expected='the credit of "s" used up',
+        seen="1 chunks and 257",
+        session="all",
+    ),
+    "spent-not-one-byte": bad(
+        say(LONG, LONG.replace("x", "", 1)),
+        {"spent": "s"},
+        step=1,
+        expected="used up",
+        seen="62 chunks and 1 bytes",
+        session="all",
+    ),
+    "spent-too-many-chunks": bad(
+        say(*map(chunk, range(65))),
+        {"spent": "s"},
+        step=1,
+        expected="credit for each chunk message",
+        seen="chunk message 65, of 1 chunks, with a credit of 0 chunks",
+        session="all",
+    ),
+    "spent-a-batch-beyond": bad(
+        say(*map(chunk, range(63)), batch(1, 2)),
+        {"spent": "s"},
+        step=1,
+        expected="credit for each chunk message",
+        seen="of 2 chunks, with a credit of 1 chunks",
+        session="all",
+    ),
+    "spent-too-many-bytes": bad(
+        say(LONG, LONG, chunk(1)),
+        {"spent": "s"},
+        step=1,
+        expected="credit for each",
+        seen="62 chunks and 0 bytes",
+        session="all",
+    ),
+    "spent-after-a-grant": good(
+        say(*map(chunk, range(64))),
+        {"send": {"id": "s", "method": "", "args": {"n": 2, "b": 500}, "type": "stream-ack"}},
+        say(chunk(1), chunk(2)),
+        {"spent": "s"},
+        {"drop": "s"},
+        session="all",
+    ),
+    "spent-begins-anew-with-an-opening": good(
+        say(*map(chunk, range(64))),
+        {"drop": "s"},
+        say(line("s", "response", {"result": {"__stream": True}}), *map(chunk, range(64))),
+        expect({"result": {"__stream": True}}, "s"),
+        {"spent": "s"},
+        {"drop": "s"},
         session="all",
     ),
     "drop": good({"call": "later", "args": [chunk(1), chunk(2)]}, {"drop": "s"}, {"quiet": True}),

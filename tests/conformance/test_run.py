@@ -173,6 +173,21 @@ async def test_a_testee_that_starts_no_more_is_an_error_of_each_case_that_needs_
     assert "No such file" in failure.seen
 
 
+async def test_a_case_that_no_linter_would_let_pass_does_not_end_the_run() -> None:
+    cases = [
+        case("a", {"call": 5, "args": [object()]}),
+        case("b", {"send": 5}),
+        case("c", {"acks": 5}),
+        passed(),
+    ]
+    found = await play(cases, jobs=1, timeout=1.5)
+    assert [str(verdict) for verdict in verdicts(found)][2:] == ["error", "pass"]
+    failure = found.outcomes[2].failure
+    assert failure is not None
+    assert "the kit itself failed: TypeError" in failure.seen
+    assert "play.py" in failure.seen
+
+
 async def test_a_trace_has_both_directions_noise_and_what_is_not_complete() -> None:
     half = case("half", say("noise"), {"call": "half", "args": ['{"id']})
     found = await play([half], timeout=1.5)
