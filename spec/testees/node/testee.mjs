@@ -1,115 +1,95 @@
-// The testee of spec/testee.md, in plain JavaScript: what the conformance kit calls, over peer.mjs.
+// The testee of spec/testee.md: what the conformance kit calls, over peer.mjs.
 
 import net from 'node:net';
-import { Class, Method, Namespace, Peer, Property } from './peer.mjs';
+import { Peer, Property, RemoteFunction, RemoteStream, method } from './peer.mjs';
 import { RpcError } from './wire.mjs';
 
-const EXTENSIONS = ['credit', 'batch', 'result', 'cancel', 'callback', 'stream-arguments', 'kwargs', 'metadata'];
-const FEATURES = [
-  ...EXTENSIONS, 'bigint', 'validation', 'properties', 'construct', 'noise', 'counted', 'limits',
-];
-const LIMITS = { // of testee.md; the three times together stay below the two seconds in which a testee ends
+const EXTENSIONS = ['batch', 'result', 'cancel', 'callback', 'stream-arguments', 'kwargs', 'metadata'];
+const OTHERS = ['bigint', 'validation', 'properties', 'construct', 'noise', 'counted', 'limits'];
+const LIMITS = { // the three times together stay below the two seconds in which a testee ends
   frame: 262144, noise: 4096, depth: 128, digits: 1000, idBytes: 256, calls: 64, callBytes: 1048576, callbacks: 64,
   stockStreamBuffer: 524288, sendMax: 1048576, finishMs: 1000, cleanupMs: 400, drainMs: 400,
 };
 
 const turn = () => new Promise((resolve) => { setImmediate(resolve); });
-const typeError = (text) => { throw new RpcError('TypeError', text); };
 const isInteger = (value) => typeof value === 'bigint' || Number.isInteger(value);
-const integer = (value) => (value === BigInt(Number(value)) && Number.isSafeInteger(Number(value))
-  ? Number(value) : value);
-const isFunction = (value) => typeof value?.notify === 'function';
-const isStream = (value) => typeof value?.pull === 'function';
+const integer = (value) => (Number.isSafeInteger(Number(value)) ? Number(value) : BigInt(value));
+const typeError = (text) => { throw new RpcError('TypeError', text); };
 
-/** Waits for a promise, or until the call is cancelled. */
-function unlessCancelled(promise, { abort: { signal } }) {
-  return new Promise((resolve, reject) => {
-    if (signal.aborted) reject(signal.reason);
-    const stop = () => reject(signal.reason);
-    signal.addEventListener('abort', stop);
-    promise.then(resolve, reject).finally(() => signal.removeEventListener('abort', stop));
-  });
-}
+// ------------------------------------------------------------------------------- counters, gates, what has a name
 
-// --------------------------------------------------------------------------------------------- counters and gates
-
-const COUNTERS = ['started', 'yielded', 'waits', 'interrupted', 'cleaned'];
-let probes;
-let gates;
-let watchers;
-let functions; // the testee's own, by name
-let invoked; // calls that `invoke` made, by name
-let streams; // unread, by name
-let kept;
-
-function forgetNames() {
-  [probes, gates, watchers] = [new Map(), new Map(), new Set()];
-  [functions, invoked, streams, kept] = [new Map(), new Map(), new Map(), new Map()];
-}
+let names;
+const forgetNames = () => {
+  names = { probes: {}, gates: {}, functions: {}, invoked: {}, kept: {}, watchers: new Set() };
+  for (const kind of Object.values(names)) Object.setPrototypeOf(kind, kind instanceof Set ? Set.prototype : null);
+};
 forgetNames();
 
-function entry(map, name, make) {
-  if (!map.has(name)) map.set(name, make());
-  return map.get(name);
+function probe(name) {
+  names.probes[name] ??= { started: 0, yielded: 0, waits: 0, interrupted: 0, cleaned: 0 };
+  return names.probes[name];
 }
 
-const probeOf = (name) => entry(probes, name, () => Object.fromEntries(COUNTERS.map((counter) => [counter, 0])));
+function count(counters, counter) {
+  counters[counter]++;
+  names.watchers.forEach((watcher) => watcher());
+}
 
-function gateOf(name) {
-  return entry(gates, name, () => {
-    const gate = {};
-    gate.opened = new Promise((resolve) => { gate.open = resolve; });
-    return gate;
+function gate(name) {
+  if (!names.gates[name]) {
+    let open;
+    const opened = new Promise((resolve) => { open = resolve; });
+    names.gates[name] = { open, opened };
+  }
+  return names.gates[name];
+}
+
+/** Waits for a promise, or until the call is cancelled. */
+function unlessCancelled({ abort: { signal } }, promise) {
+  return new Promise((resolve, reject) => {
+    if (signal.aborted) reject(signal.reason);
+    signal.addEventListener('abort', () => reject(signal.reason));
+    promise.then(resolve, reject);
   });
-}
-
-function count(probe, counter) {
-  probe[counter]++;
-  for (const watcher of watchers) watcher();
 }
 
 function reached(call, name, counter, n) {
-  const probe = probeOf(name);
-  let watcher;
-  const there = new Promise((resolve) => {
-    watcher = () => { if (probe[counter] >= n) resolve(); };
-    watchers.add(watcher);
+  const counters = probe(name);
+  return unlessCancelled(call, new Promise((resolve) => {
+    const watcher = () => { if (counters[counter] >= n) resolve(); };
+    names.watchers.add(watcher);
     watcher();
-  });
-  return unlessCancelled(there, call).finally(() => watchers.delete(watcher));
+  }));
 }
 
 // ------------------------------------------------------------------------------------------------------- scripts
 
 function makeError({ name, message, fields = {}, notes, cause }) {
-  const all = { ...fields };
-  if (cause) all.cause = makeError(cause);
-  if (notes) all.__notes__ = notes;
-  return new RpcError(name, message, all);
+  return new RpcError(name, message, {
+    ...fields, ...(cause && { cause: makeError(cause) }), ...(notes && { __notes__: notes }),
+  });
 }
 
 async function* play(call, name, script) {
-  const probe = probeOf(name);
+  const counters = probe(name);
   const cleanups = [];
-  let interrupted = true;
-  count(probe, 'started');
+  let interrupted = true; // unless it ends of its own accord
+  count(counters, 'started');
   try {
     for (const step of script) {
       const [[kind, what]] = Object.entries(step);
       if (kind === 'wait') {
-        count(probe, 'waits');
-        await unlessCancelled(gateOf(what).opened, call);
-      } else if (kind === 'raise') {
-        interrupted = false;
-        throw makeError(what);
-      } else if (kind === 'return') {
-        interrupted = false;
-        return what;
+        count(counters, 'waits');
+        await unlessCancelled(call, gate(what).opened);
       } else if (kind === 'cleanup') {
-        cleanups.unshift(what);
+        cleanups.unshift(...what);
+      } else if (kind === 'raise' || kind === 'return') {
+        interrupted = false;
+        if (kind === 'raise') throw makeError(what);
+        return what;
       } else {
-        for (const value of chunks(kind, what)) {
-          count(probe, 'yielded');
+        for (const value of chunks[kind](what)) {
+          count(counters, 'yielded');
           yield value;
         }
       }
@@ -117,30 +97,25 @@ async function* play(call, name, script) {
     interrupted = false;
     return undefined;
   } finally {
-    if (interrupted) count(probe, 'interrupted');
+    if (interrupted) count(counters, 'interrupted');
     try {
-      for (const steps of cleanups) await cleanUp(probe, steps);
+      for (const step of cleanups) { // to its end, whatever is cancelled
+        if (step.raise) throw makeError(step.raise);
+        count(counters, 'waits');
+        await gate(step.wait).opened;
+      }
     } finally {
-      count(probe, 'cleaned');
+      count(counters, 'cleaned');
     }
   }
 }
 
-function* chunks(kind, what) {
-  if (kind === 'yield') yield what;
-  else if (kind === 'make') yield fromWords(what);
-  else if (kind === 'range') for (let i = what[0]; i < what[1]; i++) yield i;
-  else if (kind === 'text') for (let i = 0; i < what[1]; i++) yield 'x'.repeat(what[0]);
-  else throw new RpcError('ValueError', `no step ${kind}`);
-}
-
-async function cleanUp(probe, script) { // runs to its end, whatever is cancelled
-  for (const step of script) {
-    if ('raise' in step) throw makeError(step.raise);
-    count(probe, 'waits');
-    await gateOf(step.wait).opened;
-  }
-}
+const chunks = {
+  * yield(value) { yield value; },
+  * make(words) { yield fromWords(words); },
+  * range([a, b]) { for (let i = a; i < b; i++) yield i; },
+  * text([n, times]) { for (let i = 0; i < times; i++) yield 'x'.repeat(n); },
+};
 
 async function run(call, name, script) {
   const steps = play(call, name, script);
@@ -152,274 +127,224 @@ async function run(call, name, script) {
 
 // ------------------------------------------------------------------------------------------------ values in words
 
-/** A value that JSON cannot carry and JavaScript has no counterpart for: it is refused where it is sent. */
+/** A type that JavaScript does not have: it is refused where it is sent. */
 class Unsendable {}
 
-function double(hex) { return Buffer.from(hex, 'hex').readDoubleBE(); }
-
 function ownFunction(name) {
-  return entry(functions, name, () => (...args) => {
-    count(probeOf(name), 'started');
+  names.functions[name] ??= (...args) => {
+    count(probe(name), 'started');
     return args;
-  });
+  };
+  return names.functions[name];
 }
 
 /** A stream within a value: no call runs its script, so what closes it also wakes it where it waits. */
-function producer(name, script) {
+function ownStream(name, script) {
   const abort = new AbortController();
   const steps = play({ abort }, name, script);
-  return {
-    next: () => steps.next(),
+  const close = steps.return.bind(steps);
+  return Object.assign(steps, {
     return() {
       abort.abort(new RpcError('CallCancelled', 'the stream was cancelled'));
-      return steps.return();
+      return close();
     },
-    [Symbol.asyncIterator]() { return this; },
-  };
+  });
 }
 
 function fromWords(words) {
   const [[type, what]] = Object.entries(words);
-  const all = (list) => list.map((item) => fromWords(item));
   switch (type) {
     case 'null': return null;
     case 'bool': case 'text': return what;
-    case 'int': return integer(BigInt(what));
-    case 'float': return double(what);
-    case 'bytes': return new Uint8Array(Buffer.from(what, 'hex'));
-    case 'list': return all(what);
-    case 'map': {
-      const rows = what.map(all);
-      return rows.every(([key]) => typeof key === 'string') ? Object.fromEntries(rows) : new Map(rows);
-    }
-    case 'set': return new Set(all(what));
+    case 'int': return integer(what);
+    case 'float': return Buffer.from(what, 'hex').readDoubleBE();
+    case 'bytes': return Uint8Array.from(Buffer.from(what, 'hex'));
+    case 'list': return what.map(fromWords);
+    case 'map': return Object.fromEntries(what.map(([key, value]) => [key.text, fromWords(value)]));
     case 'function': return ownFunction(what);
-    case 'stream': return producer(...what);
+    case 'stream': return ownStream(...what);
     default: return new Unsendable();
   }
 }
 
 function toWords(value) {
-  if (value === null || value === undefined) return { null: true };
+  if (value === null) return { null: true };
   if (typeof value === 'boolean') return { bool: value };
   if (typeof value === 'string') return { text: value };
   if (typeof value === 'bigint' || Number.isSafeInteger(value)) return { int: String(value) };
-  if (typeof value === 'number') {
-    const bytes = Buffer.alloc(8);
-    bytes.writeDoubleBE(value);
-    return { float: bytes.toString('hex') };
-  }
+  if (typeof value === 'number') return { float: Buffer.from(new Float64Array([value]).buffer).reverse().toString('hex') };
   if (value instanceof Uint8Array) return { bytes: Buffer.from(value).toString('hex') };
   if (Array.isArray(value)) return { list: value.map(toWords) };
-  if (isFunction(value)) return { function: value.id };
-  if (isStream(value)) return { stream: [value.call.id, []] };
-  return { map: Object.entries(value).map(([key, item]) => [toWords(key), toWords(item)]) };
+  return { map: Object.entries(value).map(([key, item]) => [{ text: key }, toWords(item)]) };
 }
 
 // ------------------------------------------------------------------------------------------------- the other role
 
 const errorOutcome = ({ name, message, fields }) => ({ error: { ...fields, name, message } });
 
-async function outcomeOf(call, answer) {
+/** The outcome of a call that `make` makes; what it names is held until the method has answered. */
+async function outcomeOf(call, make) {
   try {
-    const { result, refs, stream } = await answer;
-    if (stream) return { stream };
+    const { result = null, refs = [], stream } = await make().answer;
     call.refs.push(...refs);
-    return { result };
+    return stream ? { stream } : { result };
   } catch (error) {
-    if (!(error instanceof RpcError)) throw error;
     return errorOutcome(error);
   }
 }
 
-async function invoke(call, name, method, args, options = {}) {
+async function invoke(call, name, path, args, options) {
   const { kind = 'call', words, kwargs, meta } = options ?? {};
-  const values = words ? args.map((item) => fromWords(item)) : args;
-  let made;
-  try {
-    made = peer.call(kind === 'call' ? 'request' : kind, method, values, { kwargs, meta });
-  } catch (error) {
-    return errorOutcome(error);
-  }
-  invoked.set(name, made);
-  const outcome = await outcomeOf(call, made.answer);
-  if (outcome.stream) {
-    streams.set(name, outcome.stream);
-    return { stream: true };
-  }
-  return outcome;
+  const outcome = await outcomeOf(call, () => {
+    const values = words ? args.map(fromWords) : args;
+    names.invoked[name] = peer.call(kind === 'call' ? 'request' : kind, path, values, { kwargs, meta });
+    return names.invoked[name];
+  });
+  if (!outcome.stream) return outcome;
+  names.kept[name] = outcome.stream;
+  return { stream: true };
 }
 
 async function take(call, name, n) {
-  const stream = streams.get(name) ?? typeError(`no stream ${name}`);
+  const stream = names.kept[name] ?? typeError('no stream of that name');
   const values = [];
   while (values.length < n) {
-    const { value, refs, end } = await unlessCancelled(stream.pull(), call);
-    if (end) {
-      call.refs.push(...end.refs?.map((ref) => ref.hold()) ?? []);
-      return { values, end: end.error ? errorOutcome(end.error) : { result: end.result } };
-    }
+    const { value, refs, end } = await unlessCancelled(call, stream.pull());
     call.refs.push(...refs);
+    if (end) return { values, end: end.error ? errorOutcome(end.error) : { result: end.result } };
     values.push(value);
   }
   return { values, end: null };
 }
 
 async function abort(call, name) {
-  const stream = streams.get(name);
-  const made = invoked.get(name);
-  if (stream) await stream.dropped();
-  else if (made) await peer.giveUp(made);
+  if (names.kept[name]) await names.kept[name].dropped();
+  else if (names.invoked[name]) await peer.giveUp(names.invoked[name]);
 }
 
 async function callFunction(call, f, args) {
-  if (!isFunction(f)) typeError('no function');
-  const made = f.call(args);
-  if (made === null) return null;
-  const outcome = await outcomeOf(call, made.answer);
+  if (!(f instanceof RemoteFunction)) typeError('no function');
+  if (!peer.agreed.has('callback')) return f.notify(args);
+  const outcome = await outcomeOf(call, () => f.call(args));
   if (!outcome.stream) return outcome;
   outcome.stream.release();
   return errorOutcome(new RpcError('TypeError', 'a stream'));
 }
 
-function find(value) {
-  if (isFunction(value) || isStream(value)) return value;
-  if (typeof value !== 'object' || value === null) return undefined;
-  for (const item of Object.values(value)) {
-    const found = find(item);
-    if (found) return found;
-  }
-  return undefined;
+function findHeld(value) {
+  if (value instanceof RemoteFunction || value instanceof RemoteStream) return value;
+  const within = typeof value === 'object' && value !== null ? Object.values(value) : [];
+  return within.map(findHeld).find(Boolean);
 }
 
 function keep(call, name, value) {
-  const found = find(value) ?? typeError('neither a function nor a stream');
-  (isStream(found) ? streams : kept).set(name, found.hold());
+  names.kept[name] = findHeld(value)?.hold() ?? typeError('neither a function nor a stream');
   return null;
 }
 
 function forget(call, name) {
-  for (const map of [kept, streams]) {
-    map.get(name)?.release();
-    map.delete(name);
-  }
+  names.kept[name]?.release();
+  delete names.kept[name];
 }
 
-function releaseOwn(call, name) {
-  const id = peer.ownIds.get(functions.get(name));
-  functions.delete(name);
-  if (id !== undefined) peer.forgetOwn(id);
+function release(call, name) {
+  peer.forgetOwn(peer.ownIds.get(names.functions[name]));
+  delete names.functions[name];
 }
 
 // ---------------------------------------------------------------------------------------------------- the methods
 
 async function barrier() {
-  for (let rounds = 0; rounds < 3 || (peer.busy > 0 && rounds < 100); rounds++) await turn();
-  await peer.outbox.flushed();
+  for (let rounds = 0; rounds < 3 || (peer.outbox.frames.length > 0 && rounds < 300); rounds++) {
+    await turn();
+    await peer.outbox.flushed();
+  }
 }
 
 async function reset(call) {
-  const running = [...peer.incoming.values()].filter((other) => other !== call).length;
-  for (const gate of gates.values()) gate.open();
-  for (const made of invoked.values()) peer.giveUp(made);
-  for (const held of [...kept.values(), ...streams.values()]) held.release();
-  for (const name of functions.keys()) releaseOwn(call, name);
+  const running = peer.incoming.size - 1;
+  Object.values(names.gates).forEach(({ open }) => open());
+  Object.values(names.invoked).forEach((made) => peer.giveUp(made));
+  Object.values(names.kept).forEach((held) => held.release());
+  Object.keys(names.functions).forEach((name) => release(call, name));
   await peer.cancelAll(call, 1000);
   await peer.outbox.flushed();
   forgetNames();
   return { running };
 }
 
-const add = (call, a, b) => {
-  const [x, y] = [a, b].map((value) => (['number', 'bigint'].includes(typeof value) ? value : typeError('no number')));
-  return isInteger(x) && isInteger(y) ? integer(BigInt(x) + BigInt(y)) : Number(x) + Number(y);
-};
-
-async function* countTo(call, n) { for (let i = 0; i < n; i++) yield i; }
-
-function validate(method, phase, path, value) {
-  if (isInteger(value)) return value;
-  const issues = [{ message: 'no integer', path }];
-  throw new RpcError('RPCValidationError', `${method}: no integer`, { phase, method, issues });
-}
-
-const typed = new Namespace({
-  input: new Method('n', (call, n) => validate('typed.input', 'input', ['n' in call.kwargs ? 'n' : 0], n)),
-  output: new Method('value', (call, value) => validate('typed.output', 'output', [], value)),
-  chunks: new Method('values', async function* stream(call, values) {
-    for (const value of values) yield validate('typed.chunks', 'output', [], value);
-  }),
+const add = method('a b', (call, a, b) => {
+  if (![a, b].every((value) => ['number', 'bigint'].includes(typeof value))) typeError('no number');
+  return isInteger(a) && isInteger(b) ? integer(BigInt(a) + BigInt(b)) : Number(a) + Number(b);
 });
+
+const countTo = method('n', (call, n) => chunksOf(call, chunks.range([0, n])));
+
+async function* chunksOf(call, values, check = (value) => value) { for (const value of values) yield check(value); }
+
+/** A check of ERR-7. */
+const checked = (path, phase, at) => (value) => {
+  if (isInteger(value)) return value;
+  const issues = [{ message: 'no integer', path: at }];
+  throw new RpcError('RPCValidationError', `${path}: no integer`, { phase, method: path, issues });
+};
 
 let noise = [];
-const takeNoise = () => {
-  const lines = noise;
-  noise = [];
-  return lines;
-};
+const hidden = { _hidden: method('', () => 'hidden'), _secret: new Property('secret') };
+const exposed = (members) => new Map(Object.entries({ ...hidden, ...members }));
 
-const hidden = { _hidden: new Method('*', () => 'hidden'), _secret: new Property('secret') };
-
-const root = new Namespace({
-  ...hidden,
-  describe: new Method('', () => ({ protocol: 1, name: 'kkrpc-node-testee', version: '1', features: FEATURES })),
-  echo: new Method('value', (call, value) => value),
-  tag: new Method('value', (call, value) => toWords(value)),
-  make: new Method('words', (call, words) => fromWords(words)),
-  args: new Method('*', (call, ...args) => ({ args, kwargs: call.kwargs })),
-  nothing: new Method('', () => undefined),
-  add: new Method('a b', add),
-  math: new Namespace({
-    ...hidden,
-    add: new Method('a b', add),
-    count: new Method('n', countTo),
-    deep: new Namespace({ add: new Method('a b', add) }),
+const root = exposed({
+  describe: method('', () => ({
+    protocol: 1, name: 'kkrpc-node-testee', version: '1', features: [...EXTENSIONS, ...OTHERS],
+  })),
+  echo: method('value', (call, value) => value),
+  tag: method('value', (call, value) => toWords(value)),
+  make: method('words', (call, words) => fromWords(words)),
+  args: method('*', (call, ...args) => ({ args, kwargs: call.kwargs })),
+  nothing: method('', () => undefined),
+  add,
+  math: exposed({ add, deep: exposed({ add }), count: countTo }),
+  meta: method('', (call) => call.meta),
+  fail: method('error', (call, error) => { throw makeError(error); }),
+  typed: exposed({
+    input: method('n', (call, n) => checked('typed.input', 'input', ['n' in call.kwargs ? 'n' : 0])(n)),
+    output: method('value', (call, value) => checked('typed.output', 'output', [])(value)),
+    chunks: method('values', (call, values) => chunksOf(call, values, checked('typed.chunks', 'output', []))),
   }),
-  meta: new Method('', (call) => call.meta),
-  fail: new Method('error', (call, error) => { throw makeError(error); }),
-  typed,
-  settings: new Namespace({
-    theme: new Property('dark', true),
-    fixed: new Property(7),
-    tree: new Property({ a: { b: [1, 2] } }),
+  settings: exposed({
+    theme: new Property('dark', true), fixed: new Property(7), tree: new Property({ a: { b: [1, 2] } }),
   }),
-  // Sealed() is not listed: what may not be constructed does not exist for a peer.
-  Point: new Class('x y', (call, x, y) => ({ x, y })), // public fields alone (CALL-9)
-  run: new Method('name script', run),
-  produce: new Method('name script', play),
-  count: new Method('n', countTo),
-  open: new Method('gate', (call, name) => gateOf(name).open()),
-  probe: new Method('name', (call, name) => ({ ...probeOf(name) })),
-  reached: new Method('name counter n', reached),
-  barrier: new Method('', barrier),
-  reset: new Method('', reset),
-  invoke: new Method('name method args options?', invoke),
-  take: new Method('name n', take),
-  abort: new Method('name', abort),
-  call: new Method('f args', callFunction),
-  notify: new Method('f args', (call, f, args) => (isFunction(f) ? f.notify(args) : typeError('no function'))),
-  keep: new Method('name value', keep),
-  kept: new Method('name args', (call, name, args) => callFunction(call, kept.get(name), args)),
-  forget: new Method('name', forget),
-  release: new Method('name', releaseOwn),
-  noise: new Method('', takeNoise),
-  counted: new Method('', () => peer.counted),
+  Point: method('x y', (call, x, y) => ({ x, y }), true), // CALL-9: its public fields. Sealed is not there at all
+  run: method('name script', run),
+  produce: method('name script', play),
+  count: countTo,
+  open: method('gate', (call, name) => gate(name).open()),
+  probe: method('name', (call, name) => ({ ...probe(name) })),
+  reached: method('name counter n', reached),
+  barrier: method('', barrier),
+  reset: method('', reset),
+  invoke: method('name method args options?', invoke),
+  take: method('name n', take),
+  abort: method('name', abort),
+  call: method('f args', callFunction),
+  notify: method('f args', (call, f, args) => (f instanceof RemoteFunction ? f.notify(args) : typeError('no function'))),
+  keep: method('name value', keep),
+  kept: method('name args', (call, name, args) => callFunction(call, names.kept[name], args)),
+  forget: method('name', forget),
+  release: method('name', release),
+  noise: method('', () => {
+    const lines = noise;
+    noise = [];
+    return lines;
+  }),
+  counted: method('', () => peer.counted),
 });
 
-// ---------------------------------------------------------------------------------------------------- the process
-
-/** A socket of its own: process.stdout would block on a pipe that is full, and a peer must go on reading (CLS-5). */
-function openOutput() {
-  try {
-    return new net.Socket({ fd: 1, readable: false, writable: true });
-  } catch {
-    return process.stdout; // a file or a terminal
-  }
-}
-
+// Descriptor 1 as a socket: process.stdout would block on a full pipe, and a peer must go on reading (CLS-5).
+const output = new net.Socket({ fd: 1, readable: false, writable: true });
 const peer = new Peer({
-  input: process.stdin, output: openOutput(), root, features: EXTENSIONS, limits: LIMITS,
+  input: process.stdin, output, root, features: EXTENSIONS, limits: LIMITS,
   onNoise: (line) => noise.push(line.toString('hex')),
 });
 const reason = await peer.finished;
-process.exit({ ProtocolError: 3, LimitExceeded: 4 }[reason?.name] ?? 0); // which closes the output
+process.exit({ ProtocolError: 3, LimitExceeded: 4 }[reason?.name] ?? 0);

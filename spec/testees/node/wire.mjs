@@ -1,44 +1,32 @@
-// The wire: lines in and out (section 1), JSON as values and back (section 4). It knows no calls.
+// The wire: lines in and out (section 1), values as JSON (section 4), the order of what is written (CLS-4).
 
-/** An error of the protocol, of the peer, or one that is to be sent: a name, a message and other fields. */
+/** An error with a name that goes over the wire, and other fields (ERR-1). */
 export class RpcError extends Error {
   constructor(name, message, fields = {}) {
     super(message);
-    this.name = name;
-    this.fields = fields;
+    Object.assign(this, { name, fields });
   }
 }
 
-// ---------------------------------------------------------------------------------------------- lines that come in
+export const isObject = (value) => typeof value === 'object' && value !== null && !Array.isArray(value);
 
-const LF = 0x0a;
-const BRACE = 0x7b;
-const isBlank = (byte) => byte === 0x20 || byte === 0x09 || byte === 0x0d;
-const BOM = [0xef, 0xbb, 0xbf];
-
-/** Divides bytes into lines and tells messages from noise by how a line begins (FRM-1), in linear time (FRM-2). */
+/** Divides bytes into lines, and tells messages from noise by how a line begins (FRM-1). */
 export class LineReader {
   constructor(limits, onJson, onNoise) {
     Object.assign(this, { limits, onJson, onNoise });
-    this.#next();
+    this.#start();
   }
 
-  #next() {
-    this.kind = 'start'; // then 'json' or 'noise'
-    this.bom = 0; // bytes of the byte order mark that were seen
-    this.parts = [];
-    this.length = 0; // of the line so far
-    this.kept = 0; // bytes in the parts of what is no message yet, or none
-  }
+  #start() { Object.assign(this, { kind: 'start', mark: 0, parts: [], kept: 0, length: 0 }); }
 
   push(bytes) {
-    for (let from = 0; from < bytes.length;) {
-      const end = bytes.indexOf(LF, from);
-      this.#append(bytes.subarray(from, end < 0 ? bytes.length : end));
-      if (end < 0) return;
+    let from = 0;
+    for (let end = bytes.indexOf(10); end >= 0; end = bytes.indexOf(10, from)) { // FRM-2: 0x0A and nothing else
+      this.#append(bytes.subarray(from, end));
       this.#finish();
       from = end + 1;
     }
+    this.#append(bytes.subarray(from));
   }
 
   end() {
@@ -48,325 +36,192 @@ export class LineReader {
 
   #append(bytes) {
     let from = 0;
-    while (this.kind === 'start' && from < bytes.length) {
+    for (; this.kind === 'start' && from < bytes.length; from++) { // `mark`: bytes of a byte order mark so far
       const byte = bytes[from];
-      if (byte === BRACE && this.bom % 3 === 0) {
-        [this.kind, this.parts] = ['json', []];
-      } else {
-        if (this.bom < 3 && byte === BOM[this.bom]) this.bom++;
-        else if (!isBlank(byte) || this.bom % 3) this.kind = 'noise';
-        if (this.kept === this.limits.noise) this.kind = 'noise'; // FRM-7: blanks without end
-        this.#keep(bytes.subarray(from, ++from));
-      }
+      if (byte === 0x7b && this.mark % 3 === 0) [this.kind, this.parts] = ['json', [bytes.subarray(from, from + 1)]];
+      else if (byte === [0xef, 0xbb, 0xbf][this.mark]) this.mark++;
+      else if (![0x20, 0x09, 0x0d].includes(byte) || this.mark % 3) this.kind = 'noise';
+      if (this.kind !== 'json') this.#keep(bytes.subarray(from, from + 1));
     }
     this.length += bytes.length;
-    if (this.kind === 'noise') this.#keep(bytes.subarray(from));
-    if (this.kind !== 'json') return;
-    this.parts.push(bytes.subarray(from));
-    if (this.length > this.limits.frame) throw new RpcError('LimitExceeded', 'a line is too long'); // FRM-6
+    if (this.kind === 'json') this.parts.push(bytes.subarray(from));
+    else this.#keep(bytes.subarray(from));
+    if (this.kind === 'json' && this.length > this.limits.frame) throw new RpcError('LimitExceeded', 'a long line');
   }
 
-  #keep(bytes) { // FRM-7: what is beyond the limit is not buffered
+  #keep(bytes) { // FRM-7: no more than the limit is buffered; blanks that pass it are noise, too
+    if (this.kept + bytes.length > this.limits.noise) this.kind = 'noise';
     const part = bytes.subarray(0, this.limits.noise - this.kept);
     this.kept += part.length;
     if (part.length) this.parts.push(part);
   }
 
   #finish() {
-    const { kind, bom, length } = this;
+    const { kind, mark, length } = this;
     const line = Buffer.concat(this.parts);
-    this.#next();
+    this.#start();
     if (kind === 'json') this.onJson(line, length);
-    else if (kind === 'noise' || bom) this.onNoise(line);
+    else if (kind === 'noise' || mark) this.onNoise(line);
   }
 }
 
-// ---------------------------------------------------------------------------------------------- JSON that comes in
-
 const utf8 = new TextDecoder('utf-8', { fatal: true, ignoreBOM: true });
+const TOKEN = /"[^"\\]*(?:\\.[^"\\]*)*"|-?\d+(?:\.\d+)?(?:[eE][+-]?\d+)?/g;
 
-/** The JSON of a line: `{message, flaw}`, where a flaw says what makes it malformed (FRM-8), or null for noise. */
+/** The JSON of a line, `{message, flaw}`; a flaw makes it malformed (FRM-8). Null for what is no JSON (FRM-4). */
 export function parseLine(bytes, limits) {
-  const seen = { deep: false, odd: false, long: false };
-  let message;
+  let flaw = null;
+  let odd = false; // there are numbers that JSON.parse may have changed
+  const look = (value, level) => {
+    if (typeof value === 'number') odd ||= Math.abs(value) > Number.MAX_SAFE_INTEGER;
+    if (typeof value !== 'object' || value === null) return;
+    if (level > limits.depth) flaw = 'message nested too deeply';
+    else for (const item of Object.values(value)) look(item, level + 1);
+  };
+  /** Undoes what is marked below: strings by `s`, long integers by `i`. */
+  const plain = (value) => {
+    if (Array.isArray(value)) return value.map(plain);
+    if (isObject(value)) {
+      return Object.fromEntries(Object.entries(value).map(([key, item]) => [key.slice(1), plain(item)]));
+    }
+    if (value === Infinity || value === -Infinity) throw new RangeError('beyond a double'); // VAL-2
+    if (typeof value !== 'string' || value[0] === 's') return value?.slice?.(1) ?? value;
+    if (value.replace('-', '').length <= limits.digits + 1) return BigInt(value.slice(1));
+    flaw = 'integer of too many digits';
+    return NaN;
+  };
   try {
     const text = utf8.decode(bytes);
-    message = JSON.parse(text);
-    survey(message, 1, limits.depth, seen);
-    if (seen.odd && !seen.deep) message = exact(text, limits.digits, seen);
+    let message = JSON.parse(text);
+    look(message, 1);
+    if (odd && !flaw) { // JSON.parse keeps no integer beyond 2^53 - 1 (VAL-3)
+      message = plain(JSON.parse(text.replace(TOKEN, (token) => {
+        if (token[0] === '"') return `"s${token.slice(1)}`;
+        return /[.eE]/.test(token) || Number.isSafeInteger(Number(token)) ? token : `"i${token}"`;
+      })));
+    }
+    return { message, flaw };
   } catch {
     return null;
   }
-  const flaw = seen.deep ? 'message nested too deeply' : seen.long ? 'integer with too many digits' : null;
-  return { message, flaw };
 }
 
-/** Finds what is too deep, and numbers that JSON.parse may have changed, without following more levels than allowed. */
-function survey(value, level, depth, seen) {
-  if (typeof value === 'number') {
-    if (!Number.isFinite(value) || (Number.isInteger(value) && !Number.isSafeInteger(value))) seen.odd = true;
-  } else if (typeof value === 'object' && value !== null) {
-    if (level > depth) seen.deep = true;
-    else for (const item of Object.values(value)) survey(item, level + 1, depth, seen);
-  }
+/** The bytes that an object is the form of, or null (VAL-4). */
+export function bytesOf({ type, data, ...rest }) {
+  if (type !== 'Uint8Array' || !Array.isArray(data) || Object.keys(rest).length > 0) return null;
+  const numbers = data.map((item) => (typeof item === 'bigint' ? Number(BigInt.asUintN(8, item)) : item));
+  return numbers.every((item) => typeof item === 'number') ? Uint8Array.from(numbers) : null; // modulo 256
 }
 
-/** Reads text that JSON.parse has found to be JSON again, integers exactly: beyond 2^53 - 1 they are BigInts (VAL-3). */
-function exact(text, digits, seen) {
-  let at = 0;
-  const match = (pattern) => {
-    pattern.lastIndex = at;
-    const found = pattern.exec(text)[0];
-    at += found.length;
-    return found;
-  };
-  const next = () => (match(/[ \t\r\n]*/y), text[at]);
-  const string = () => {
-    const from = at++;
-    while (text[at] !== '"') at += text[at] === '\\' ? 2 : 1;
-    return JSON.parse(text.slice(from, ++at));
-  };
-  const number = () => {
-    const token = match(/-?[0-9.eE+-]+/y);
-    const value = Number(token);
-    if (!/^-?[0-9]+$/.test(token)) {
-      if (!Number.isFinite(value)) throw new RangeError('beyond a double'); // VAL-2: noise
-      return value;
-    }
-    if (Number.isSafeInteger(value)) return value;
-    if (token.replace('-', '').length <= digits) return BigInt(token);
-    seen.long = true;
-    return NaN; // no id either
-  };
-  const value = () => {
-    const first = next();
-    if (first === '"') return string();
-    if (first !== '{' && first !== '[') return /[tfn]/.test(first) ? JSON.parse(match(/[a-z]+/y)) : number();
-    const close = first === '{' ? '}' : ']';
-    const items = [];
-    for (at++; next() !== close;) {
-      if (text[at] === ',') { at++; continue; }
-      if (first === '[') { items.push(value()); continue; }
-      const key = string();
-      next();
-      at++; // the colon
-      items.push([key, value()]);
-    }
-    at++;
-    return first === '[' ? items : Object.fromEntries(items); // which makes `__proto__` a key like any other
-  };
-  return value();
-}
-
-/** The bytes that an object is the form of (VAL-4), or null. Uint8Array.from takes numbers modulo 256, truncated. */
-export function bytesOf(object) {
-  if (object.type !== 'Uint8Array' || !Array.isArray(object.data) || Object.keys(object).length !== 2) return null;
-  const numbers = object.data.map((item) => (typeof item === 'bigint' ? Number(BigInt.asUintN(8, item)) : item));
-  return numbers.every((item) => typeof item === 'number') ? Uint8Array.from(numbers) : null;
-}
-
-// ---------------------------------------------------------------------------------------------- JSON that goes out
-
-/** A JSON string in ASCII: toward stock peers that is a MUST (FRM-11), elsewhere it does no harm. */
+/** JSON text of a string, in ASCII (FRM-11). */
 export const quote = (text) => JSON.stringify(text)
   .replace(/[\u007f-\uffff]/g, (unit) => `\\u${unit.charCodeAt(0).toString(16).padStart(4, '0')}`);
 
-/** Writes the values of one message; refuses what JSON cannot carry (VAL-1). `name` gives a function or stream a name. */
-export class ValueWriter {
-  constructor({ limits, stock, name }) {
-    Object.assign(this, { limits, stock, name });
-    this.deepest = 0;
-    this.names = new Set(); // placeholders of functions and streams
-    this.texts = new Set(); // other strings that could be taken for one
-  }
-
-  write(value, level, path) {
-    switch (typeof value) {
-      case 'boolean': return String(value);
-      case 'string':
-        if (/^__(callback|stream)__/.test(value)) this.#watch(value, path);
-        return quote(value);
-      case 'number':
-        if (!Number.isFinite(value)) this.refuse(value, path); // VAL-2: never as null
-        if (Object.is(value, -0)) return '-0.0';
-        // A double that is no exact integer is written so that no reader takes it for one.
-        return Number.isInteger(value) && !Number.isSafeInteger(value) ? value.toExponential() : String(value);
-      case 'bigint': return this.#integer(value, path);
-      case 'undefined': return 'null';
-      case 'function': return this.#named(value, path);
-      case 'object': return value === null ? 'null' : this.#object(value, level, path);
-      default: return this.refuse(value, path);
-    }
-  }
-
-  /** To be called last: CBK-1, other text must not equal the placeholders of the same message. */
-  check() {
-    for (const text of this.texts) if (this.names.has(text)) this.refuse(text, ['text that names a function']);
-  }
-
-  refuse(value, path) {
+/**
+ * Returns a function that writes values as JSON, and refuses what JSON cannot carry (VAL-1). `name(value, path)` gives
+ * the placeholder of a function or stream, or undefined where none may stand; `refuses(text, path)` sees each string.
+ */
+export function valueWriter({ limits, stock, name, refuses }) {
+  const refuse = (value, path) => {
     const type = value?.constructor?.name ?? typeof value;
-    throw new RpcError('NotSerializable', `a ${type} cannot be sent, at ${path.join('.')}`);
-  }
-
-  #watch(text, path) {
-    const top = path.length === 2 && path[0] === 'args';
-    if (this.stock && top && text.startsWith('__callback__')) this.refuse(text, path); // VAL-5
-    this.texts.add(text);
-  }
-
-  #integer(value, path) {
-    const safe = BigInt.asIntN(54, value) === value && value !== -(2n ** 53n);
-    const text = String(value);
-    if ((this.stock && !safe) || text.replace('-', '').length > this.limits.digits) this.refuse(value, path);
-    return text;
-  }
-
-  #named(value, path) {
-    const name = this.name(value, path) ?? this.refuse(value, path);
-    this.names.add(name);
-    return quote(name);
-  }
-
-  #object(value, level, path) {
-    if (value[Symbol.asyncIterator] || typeof value.notify === 'function') return this.#named(value, path);
-    this.#enter(value, level, path);
-    if (value instanceof Uint8Array) {
-      this.#enter(value, level + 1, path);
-      return `{"type":"Uint8Array","data":[${value.join(',')}]}`;
+    throw new RpcError('NotSerializable', `a value of type ${type} cannot be sent, at ${path.join('.')}`);
+  };
+  const write = (value, level, path) => {
+    if (value === null || value === undefined || typeof value === 'boolean') return String(value ?? null);
+    if (typeof value === 'string') return refuses(value, path) ? refuse(value, path) : quote(value);
+    if (typeof value === 'number') {
+      if (!Number.isFinite(value)) refuse(value, path); // VAL-2: never as null
+      if (Object.is(value, -0)) return '-0.0';
+      // A double beyond the safe integers is written so that nobody takes it for an exact integer (VAL-3).
+      return Number.isInteger(value) && !Number.isSafeInteger(value) ? value.toExponential() : String(value);
     }
-    if (Array.isArray(value)) {
-      return `[${value.map((item, index) => this.write(item, level + 1, [...path, index])).join(',')}]`;
+    if (typeof value === 'bigint') {
+      const text = String(value);
+      const safe = Number.isSafeInteger(Number(value));
+      return (stock && !safe) || text.replace('-', '').length > limits.digits ? refuse(value, path) : text;
     }
-    const plain = [Object.prototype, null].includes(Object.getPrototypeOf(value));
-    if (!plain || (value.type === 'Uint8Array' && Array.isArray(value.data))) this.refuse(value, path); // VAL-4
-    const rows = [];
-    for (const key of Object.keys(value)) { // VAL-9: a key without value is left out
-      if (value[key] !== undefined) rows.push(`${quote(key)}:${this.write(value[key], level + 1, [...path, key])}`);
-    }
-    return `{${rows.join(',')}}`;
-  }
-
-  #enter(value, level, path) {
-    if (level > this.limits.depth) this.refuse(value, path); // FRM-8
-    this.deepest = Math.max(this.deepest, level);
-  }
+    const named = name(value, path);
+    if (named !== null) return named === undefined ? refuse(value, path) : quote(named);
+    const bytes = value instanceof Uint8Array;
+    if (typeof value !== 'object' || level + bytes > limits.depth) refuse(value, path); // FRM-8
+    if (bytes) return `{"type":"Uint8Array","data":[${value.join(',')}]}`;
+    if (Array.isArray(value)) return `[${value.map((item, at) => write(item, level + 1, [...path, at])).join(',')}]`;
+    const foreign = ![Object.prototype, null].includes(Object.getPrototypeOf(value));
+    if (foreign || (value.type === 'Uint8Array' && Array.isArray(value.data))) refuse(value, path); // VAL-4
+    return `{${Object.keys(value).filter((key) => value[key] !== undefined) // VAL-9
+      .map((key) => `${quote(key)}:${write(value[key], level + 1, [...path, key])}`).join(',')}}`;
+  };
+  return write;
 }
 
-// ---------------------------------------------------------------------------------------------- lines that go out
-
-const READ = 65536; // of a stock peer (FRM-10)
-const GATHER = 65536; // bytes in one write
-const ROOM = 65536; // bytes in a stream's lane beyond which its producer waits
-
-/** A stream's frames, waiting to be written. */
-class Lane {
-  constructor(outbox) {
-    Object.assign(this, { outbox, frames: [], bytes: 0, onRoom: () => {} });
-  }
-
-  get hasRoom() { return this.bytes < ROOM; }
-
-  /** `keep`: a cancel must not take it away (CBK-6). `sent` is called when it is handed to the byte stream. */
-  push(line, { keep = false, sent } = {}) {
-    if (this.frames.length === 0) this.outbox.ready.push(this);
-    this.frames.push({ line, keep, sent });
-    this.bytes += line.length;
-    this.outbox.queued++;
-    this.outbox.schedule();
-  }
-
-  drop() { // CAN-1
-    const kept = this.frames.filter((frame) => frame.keep);
-    this.outbox.written += this.frames.length - kept.length;
-    this.frames = kept;
-    this.bytes = kept.reduce((sum, frame) => sum + frame.line.length, 0);
-    if (kept.length === 0) this.outbox.ready = this.outbox.ready.filter((lane) => lane !== this);
-  }
-}
-
-/** What waits to be written: stream frames in lanes that take turns, all else in order and ahead of them (CLS-4). */
+/**
+ * What waits to be written: stream frames, and all else ahead of them (CLS-4). A producer has one frame here at most,
+ * so that streams take turns. Each write begins in a turn of the event loop of its own (STR-10).
+ */
 export class Outbox {
-  constructor(output, sendMax, onFull) {
-    Object.assign(this, { output, sendMax, onFull });
-    this.control = [];
-    this.controlBytes = 0; // what is being written included
-    this.ready = []; // lanes that have frames, the next one first
-    this.queued = 0;
-    this.written = 0;
-    this.waiters = [];
-    this.writing = this.scheduled = this.broken = false;
-    this.first = true;
-  }
+  control = [];
+  frames = [];
+  waiting = []; // for all that is queued to be written
+  bytes = 0; // of control, what is being written included
+  state = 'idle';
+  first = '\n'; // FRM-12
 
-  lane() { return new Lane(this); }
+  constructor(output, sendMax, onFull) { Object.assign(this, { output, sendMax, onFull }); }
 
   push(line) {
     this.control.push(line);
-    this.controlBytes += line.length + 1;
-    this.queued++;
-    if (this.controlBytes > this.sendMax) this.onFull(); // CLS-5
-    this.schedule();
+    this.bytes += line.length + 1;
+    if (this.bytes > this.sendMax) this.onFull(); // CLS-5
+    this.#schedule();
   }
 
-  /** Resolves once everything that is queued now has been written, or will never be. */
+  /** Queues a stream frame: `{line, call, keep, sent}`; `sent(true)` once it is handed on. */
+  pushFrame(frame) {
+    this.frames.push(frame);
+    this.#schedule();
+  }
+
+  /** Throws away what a cancel makes pointless (CAN-1), but for frames that name functions or streams (CBK-6). */
+  drop(call) {
+    const [gone, left] = [true, false].map((out) => this.frames.filter((f) => (f.call === call && !f.keep) === out));
+    this.frames = left;
+    gone.forEach((frame) => frame.sent(false));
+  }
+
   flushed() {
-    const goal = this.queued;
     return new Promise((resolve) => {
-      this.waiters.push({ goal, resolve });
-      this.schedule();
+      this.waiting.push(resolve);
+      this.#schedule();
     });
   }
 
-  abandon() {
-    this.broken = true;
-    for (const { resolve } of this.waiters.splice(0)) resolve();
+  abandon() { // the output is broken
+    this.state = 'broken';
+    this.waiting.splice(0).forEach((resolve) => resolve());
   }
 
-  schedule() {
-    if (this.scheduled || this.writing || this.broken) return;
-    this.scheduled = true;
-    queueMicrotask(() => {
-      this.scheduled = false;
-      this.#pump();
-    });
+  #schedule() {
+    if (this.state === 'broken') this.abandon();
+    if (this.state !== 'idle') return;
+    this.state = 'writing';
+    setImmediate(() => this.#write());
   }
 
-  #pump() {
-    if (this.writing || this.broken) return;
-    const lines = this.control;
-    const count = lines.length;
-    const control = lines.reduce((sum, line) => sum + line.length + 1, 0);
-    const touched = new Set();
-    this.control = [];
-    for (let total = control; total < GATHER && this.ready.length > 0;) {
-      const lane = this.ready.shift();
-      const { line, sent } = lane.frames.shift();
-      if (lane.frames.length) this.ready.push(lane);
-      lane.bytes -= line.length;
-      touched.add(lane);
-      lines.push(line);
-      total += line.length + 1;
-      sent?.();
-    }
-    if (lines.length > 0) this.#write(lines, control);
-    else this.waiters = this.waiters.filter(({ goal, resolve }) => goal > this.written || resolve());
-    for (const lane of touched) if (lane.hasRoom) lane.onRoom();
-  }
-
-  #write(lines, control) {
-    let text = `${this.first ? '\n' : ''}${lines.join('\n')}\n`; // FRM-12
-    if (lines.length > 1 && text.length % READ === 1) text = ` ${text}`; // FRM-10
-    this.first = false;
-    this.writing = true;
-    this.output.write(text, 'latin1', () => {
-      this.writing = false;
-      this.controlBytes -= control;
-      this.written += lines.length;
-      this.#pump();
-    });
+  #write() {
+    const frames = this.control.length ? [] : this.frames.splice(0, 64);
+    const lines = [...this.control.splice(0), ...frames.map((frame) => frame.line)];
+    frames.forEach((frame) => frame.sent(true));
+    const done = (size) => {
+      this.bytes -= size;
+      this.state = 'idle';
+      if (this.control.length + this.frames.length > 0) this.#schedule();
+      else this.waiting.splice(0).forEach((resolve) => resolve());
+    };
+    if (lines.length === 0) return done(0);
+    const text = `${lines.join('\n')}\n`;
+    const blank = lines.length > 1 && text.length % 65536 === 1 ? ' ' : ''; // FRM-10
+    this.output.write(this.first + blank + text, 'latin1', () => done(frames.length ? 0 : text.length));
+    this.first = '';
+    return undefined;
   }
 }
-
-/** A line whose length no stock peer stumbles over: one blank before the closing brace (FRM-10). */
-export const padded = (line) => (line.length % READ === 0 ? `${line.slice(0, -1)} }` : line);
