@@ -312,9 +312,17 @@ class Producer:
             await self._change()
 
     async def drain(self) -> None:
-        """Wait until all that was collected is sent."""
+        """Wait until all that was collected is sent, and there is room for what ends the stream."""
         self.flush()
         while self._batch and not self.over:
+            await self._change()
+        if self._link.congested:
+            await self.clear()
+
+    async def clear(self) -> None:
+        """Wait for the writer as for a value: the stream's last word waits to be written with its values."""
+        while self._link.congested and not self._call.stopping() and not self._link.stopping:
+            self._place = self._link.when_clear(self.wake, self._place)
             await self._change()
 
     async def _change(self) -> None:

@@ -316,10 +316,13 @@ class CallTask(msgspec.Struct, eq=False):
                 error = CallCancelled("the handler was cancelled")
         elif not call.stopping():
             try:
-                while host.control_congested and not host.stopping:
-                    await host.room_changed()
-                if self.producer is not None and self.producer.error is None:
+                if self.producer is None:
+                    while host.control_congested and not host.stopping:
+                        await host.room_changed()
+                elif self.producer.error is None:
                     await self.producer.drain()  # values that came before the error arrive before it
+                else:
+                    await self.producer.clear()
             except (NotSerializable, LimitExceeded) as unsendable:
                 error = unsendable
             except BaseException as interrupted:

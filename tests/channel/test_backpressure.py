@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncGenerator
 from typing import Any
 
 import anyio
@@ -12,7 +13,7 @@ from kkrpc_py.channel.stream import StreamReceiver
 from kkrpc_py.core.credit import MAX_CHUNKS
 from kkrpc_py.transports.memory import memory_byte_streams
 from tests.channel.harness import BOUND, Log, linked, until
-from tests.channel.peer import opened, request, result, scripted
+from tests.channel.peer import hello, opened, request, result, scripted
 
 pytestmark = pytest.mark.anyio
 
@@ -393,3 +394,33 @@ async def test_answers_pass_a_producer_that_never_waits_toward_a_peer_that_reads
             # What had been handed to the byte stream and taken for the next write, and no more.
             assert chunks <= 10
         await peer.close()
+
+
+@pytest.mark.parametrize("kind", ["error", "result"])
+async def test_what_ends_streams_waits_for_room_as_their_values_do(kind: str) -> None:
+    """Hundreds of streams that end at once toward a peer that does not read: what they say is bounded."""
+    text, go = "x" * 20_000, anyio.Event()
+
+    class Ending:
+        async def error(self) -> AsyncGenerator[int]:
+            await go.wait()
+            raise ValueError(text)
+            yield 0
+
+        async def result(self, sink: kk.StreamSink[int]) -> str:
+            await go.wait()
+            return text
+
+    limits = kk.Limits(send_high_water=100_000)
+    async with scripted(Ending(), limits=limits) as (channel, peer):
+        await peer.exchange(hello())
+        await peer.send(*(request(number, kind) for number in range(200)))
+        for _ in range(200):
+            await peer.next()
+        go.set()
+        await anyio.wait_all_tasks_blocked()
+        outbox = channel.connection.outbox
+        assert 100_000 < outbox.size < 200_000
+        ends = [await peer.next() for _ in range(200)]
+        assert sorted(message["id"] for message in ends) == list(range(200))
+        assert not outbox.size
