@@ -69,6 +69,10 @@ class Outcome:
     """For FAIL, ERROR, KNOWN and NON_STRICT."""
     reason: str = ""
     """For SKIP: the features that are missing. For KNOWN and STALE: what the list of known failures says."""
+    noise: int = 0
+    """Lines of noise (FRM-4) that the testee wrote meanwhile."""
+    first_noise: bytes = b""
+    """The first of them, perhaps cut."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -87,6 +91,11 @@ class Run:
         return sum(outcome.verdict is verdict for outcome in self.outcomes)
 
     @property
+    def played(self) -> int:
+        """How many cases were not skipped."""
+        return len(self.outcomes) - self.count(Verdict.SKIP)
+
+    @property
     def passed(self) -> bool:
-        """Whether no case is bad."""
-        return not any(outcome.verdict.is_bad for outcome in self.outcomes)
+        """Whether a case was played, and none is bad."""
+        return self.played > 0 and not any(outcome.verdict.is_bad for outcome in self.outcomes)
