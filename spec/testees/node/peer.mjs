@@ -9,7 +9,6 @@ const TYPES = [...QUESTIONS, ...ANSWERS, 'callback-release', 'stream-cancel', 's
 const isTexts = (value) => Array.isArray(value) && value.every((item) => typeof item === 'string');
 const isCount = (value) => (typeof value === 'bigint' ? value >= 0n : Number.isSafeInteger(value) && value >= 0);
 const isStream = (value) => typeof value === 'object' && typeof value?.[Symbol.asyncIterator] === 'function';
-const isFunction = (value) => typeof value === 'function' || value instanceof RemoteFunction;
 const objectOr = (value) => (isObject(value) ? value : {});
 const listOr = (value) => (Array.isArray(value) ? value : []);
 const sleep = (ms) => new Promise((resolve) => { setTimeout(resolve, ms); });
@@ -40,18 +39,16 @@ function flawOf({ type, method, path, args, kwargs }) {
 /** An error that goes as a bare string (ERR-2). */
 class Bare extends Error {}
 
-const MISSING = { // ERR-3
-  MethodNotFound: /^(Method .* is not a function|.* is not a constructor function|No API implementation available)$/s,
-  MethodNotFound_: /^(Method|Constructor) path .* not found at .*$/s,
-  PropertyNotFound: /^Property path .* not found at .*$/s,
-};
+const NO_METHOD = /^(Method .* is not a function|(Method|Constructor) path .* not found at .*)$/s; // ERR-3
+const NO_CLASS = /^(.* is not a constructor function|No API implementation available)$/s;
+const NO_PROPERTY = /^Property path .* not found at .*$/s;
 
 /** The error that came (ERR-1, ERR-2). */
 function readError(error) {
   if (!isObject(error)) {
     const text = ['string', 'bigint'].includes(typeof error) ? String(error) : JSON.stringify(error);
-    const name = Object.keys(MISSING).find((key) => MISSING[key].test(text)) ?? 'Error';
-    return new RpcError(name.replace('_', ''), text);
+    if (NO_PROPERTY.test(text)) return new RpcError('PropertyNotFound', text);
+    return new RpcError(NO_METHOD.test(text) || NO_CLASS.test(text) ? 'MethodNotFound' : 'Error', text);
   }
   const { name, message, stack, ...fields } = error;
   for (const issue of name === 'RPCValidationError' ? listOr(fields.issues) : []) { // ERR-7
@@ -104,42 +101,35 @@ function find(root, segments, kind) {
 
 // -------------------------------------------------------------------------------- functions and streams of the peer
 
-/** What is held of the peer, as long as somebody here holds it: the garbage collector would come too late (CBK-7). */
-class Held {
-  holders = 0;
-
-  hold() {
-    this.holders++;
-    return this;
-  }
-
-  release() { if (--this.holders === 0) this.dropped(); }
+/** What somebody here must hold, or it is dropped: the garbage collector would say so too late (CBK-7). */
+function held(thing, dropped) {
+  let holders = 0;
+  const hold = () => {
+    holders++;
+    return thing;
+  };
+  return Object.assign(thing, { hold, release: () => { if (--holders === 0) dropped(); } });
 }
 
-export class RemoteFunction extends Held {
-  named = 0; // messages that named it (CBK-6)
-
-  constructor(peer, id) { super(); Object.assign(this, { peer, id }); }
-
-  call(args) { return this.peer.call('callback', this.id, args); }
-
-  notify(args) { this.peer.send('callback', undefined, { method: this.id, args }); }
-
-  dropped() {
-    this.peer.theirs.delete(this.id);
-    if (!this.peer.agreed.has('callback')) return;
-    this.peer.send('callback-release', undefined, { args: { [this.id]: this.named } });
-  }
+/** A function of the peer: `ask` makes a call of it, `notify` wants no answer; `named` by so many messages (CBK-6). */
+function remoteFunction(peer, id) {
+  const ask = (args) => peer.call('callback', id, args);
+  const notify = (args) => peer.send('callback', undefined, { method: id, args });
+  const remote = Object.assign(async (...args) => (await ask(args).answer).result, { ask, notify, named: 0 });
+  return held(remote, () => {
+    peer.theirs.delete(id);
+    if (peer.agreed.has('callback')) peer.send('callback-release', undefined, { args: { [id]: remote.named } });
+  });
 }
 
 /** A stream of the peer: the answer to a call, or found within a value. */
-export class RemoteStream extends Held {
+export class RemoteStream {
   queue = []; // {value, refs, size} of what lies unread
   waiting = [];
   unread = 0; // bytes of it
   end = null; // {result, refs} or {error}
 
-  constructor(peer, call) { super(); Object.assign(this, { peer, call }); }
+  constructor(peer, call) { held(Object.assign(this, { peer, call }), () => this.dropped()); }
 
   /** Adds the values of a frame; what they name, and the frame's size, go with the last of them. */
   add(values, refs, size) {
@@ -174,19 +164,6 @@ export class RemoteStream extends Held {
   dropped() {
     this.queue.splice(0).forEach(({ refs }) => refs.forEach((ref) => ref.release()));
     return this.peer.giveUp(this.call);
-  }
-
-  async* [Symbol.asyncIterator]() { // where it is sent on
-    for (;;) {
-      const { value, end, refs } = await this.pull();
-      try {
-        if (end?.error) throw end.error;
-        if (end) return end.result;
-        yield value;
-      } finally {
-        refs.forEach((ref) => ref.release());
-      }
-    }
   }
 }
 
@@ -238,7 +215,7 @@ export class Peer {
     const stock = !this.hello;
     const write = valueWriter({
       limits: this.limits, stock,
-      name: (thing, path) => (isFunction(thing) || isStream(thing) ? this.#name(thing, path, type, fresh) : null),
+      name: (thing, path) => (typeof thing === 'function' || isStream(thing) ? this.#name(thing, path, type, fresh) : null),
       refuses: (text, path) => { // VAL-5
         texts.add(text);
         return stock && path.length === 2 && typeof path[1] === 'number' && text.startsWith('__callback__');
@@ -284,7 +261,7 @@ export class Peer {
     const streams = [];
     for (const [thing, id] of fresh) {
       if (isStream(thing)) {
-        streams.push([this.#enter({ id, key: `text ${id}`, size: 0, inner: true }), thing.hold?.() ?? thing]);
+        streams.push([this.#enter({ id, key: `text ${id}`, size: 0, inner: true }), thing]);
       } else {
         if (!this.own.has(id)) this.own.set(id, { thing: thing.hold?.() ?? thing, named: 0 });
         this.own.get(id).named++;
@@ -294,7 +271,6 @@ export class Peer {
     return () => streams.forEach(async ([call, stream]) => {
       await this.#produce(call, stream);
       this.#leave(call);
-      stream.release?.();
     });
   }
 
@@ -406,7 +382,7 @@ export class Peer {
   #hold({ functions, streams }) {
     const things = new Map();
     for (const id of functions) {
-      if (!this.theirs.has(id)) this.theirs.set(id, new RemoteFunction(this, id));
+      if (!this.theirs.has(id)) this.theirs.set(id, remoteFunction(this, id));
       this.theirs.get(id).named++;
       things.set(`__callback__${id}`, this.theirs.get(id).hold());
     }
@@ -426,7 +402,7 @@ export class Peer {
   #revive(things, value, depth) {
     if (typeof value === 'string' && things.has(value)) {
       const thing = things.get(value);
-      const nowhere = thing instanceof RemoteFunction && depth > 1 && !this.agreed.has('callback'); // CBK-1
+      const nowhere = typeof thing === 'function' && depth > 1 && !this.agreed.has('callback'); // CBK-1
       return nowhere ? value : thing;
     }
     if (typeof value !== 'object' || value === null) return value;
@@ -508,11 +484,7 @@ export class Peer {
       throw new RpcError('CallbackReleased', 'the function was released, or never passed');
     }
     if (Object.keys(call.kwargs).length > 0) throw new RpcError('TypeError', 'no arguments by name are taken');
-    if (typeof thing === 'function') return thing(...args);
-    if (!this.agreed.has('callback')) return thing.notify(args); // a function of the peer's own that it got back
-    const outcome = await thing.call(args).answer;
-    call.refs.push(...outcome.refs ?? []);
-    return outcome.stream ?? outcome.result;
+    return thing(...args);
   }
 
   async #run(call, begin) {
@@ -539,7 +511,7 @@ export class Peer {
   /** Sends what an iterator gives, one frame at a time (section 7). Never throws. */
   async #produce(call, stream) {
     const iterator = stream[Symbol.asyncIterator]();
-    Object.assign(call, { stream, iterator, state: 'streaming' });
+    Object.assign(call, { iterator, state: 'streaming' });
     let failure = null;
     let step = null;
     try {
@@ -568,7 +540,6 @@ export class Peer {
     call.cancelled = true;
     this.outbox.drop(call); // CAN-1
     call.abort.abort(new RpcError('CallCancelled', 'the call was cancelled'));
-    call.stream?.dropped?.();
     call.iterator?.return().catch(() => {}); // #produce sees what it raises
   }
 

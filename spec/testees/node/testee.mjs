@@ -1,7 +1,7 @@
 // The testee of spec/testee.md: what the conformance kit calls, over peer.mjs.
 
 import net from 'node:net';
-import { Peer, Property, RemoteFunction, RemoteStream, method } from './peer.mjs';
+import { Peer, Property, RemoteStream, method } from './peer.mjs';
 import { RpcError } from './wire.mjs';
 
 const EXTENSIONS = ['batch', 'result', 'cancel', 'callback', 'stream-arguments', 'kwargs', 'metadata'];
@@ -127,9 +127,6 @@ async function run(call, name, script) {
 
 // ------------------------------------------------------------------------------------------------ values in words
 
-/** A type that JavaScript does not have: it is refused where it is sent. */
-class Unsendable {}
-
 function ownFunction(name) {
   names.functions[name] ??= (...args) => {
     count(probe(name), 'started');
@@ -163,7 +160,7 @@ function fromWords(words) {
     case 'map': return Object.fromEntries(what.map(([key, value]) => [key.text, fromWords(value)]));
     case 'function': return ownFunction(what);
     case 'stream': return ownStream(...what);
-    default: return new Unsendable();
+    default: return Symbol(type); // a type that JavaScript does not have: it is refused where it is sent
   }
 }
 
@@ -223,16 +220,16 @@ async function abort(call, name) {
 }
 
 async function callFunction(call, f, args) {
-  if (!(f instanceof RemoteFunction)) typeError('no function');
-  if (!peer.agreed.has('callback')) return f.notify(args);
-  const outcome = await outcomeOf(call, () => f.call(args));
+  if (typeof f !== 'function') typeError('no function');
+  if (!peer.agreed.has('callback')) return f.notify(args) ?? null;
+  const outcome = await outcomeOf(call, () => f.ask(args));
   if (!outcome.stream) return outcome;
   outcome.stream.release();
   return errorOutcome(new RpcError('TypeError', 'a stream'));
 }
 
 function findHeld(value) {
-  if (value instanceof RemoteFunction || value instanceof RemoteStream) return value;
+  if (typeof value === 'function' || value instanceof RemoteStream) return value;
   const within = typeof value === 'object' && value !== null ? Object.values(value) : [];
   return within.map(findHeld).find(Boolean);
 }
@@ -278,9 +275,9 @@ const add = method('a b', (call, a, b) => {
   return isInteger(a) && isInteger(b) ? integer(BigInt(a) + BigInt(b)) : Number(a) + Number(b);
 });
 
-const countTo = method('n', (call, n) => chunksOf(call, chunks.range([0, n])));
+async function* stream(values, check = (value) => value) { for (const value of values) yield check(value); }
 
-async function* chunksOf(call, values, check = (value) => value) { for (const value of values) yield check(value); }
+const countTo = method('n', (call, n) => stream(chunks.range([0, n])));
 
 /** A check of ERR-7. */
 const checked = (path, phase, at) => (value) => {
@@ -309,7 +306,7 @@ const root = exposed({
   typed: exposed({
     input: method('n', (call, n) => checked('typed.input', 'input', ['n' in call.kwargs ? 'n' : 0])(n)),
     output: method('value', (call, value) => checked('typed.output', 'output', [])(value)),
-    chunks: method('values', (call, values) => chunksOf(call, values, checked('typed.chunks', 'output', []))),
+    chunks: method('values', (call, values) => stream(values, checked('typed.chunks', 'output', []))),
   }),
   settings: exposed({
     theme: new Property('dark', true), fixed: new Property(7), tree: new Property({ a: { b: [1, 2] } }),
@@ -327,7 +324,7 @@ const root = exposed({
   take: method('name n', take),
   abort: method('name', abort),
   call: method('f args', callFunction),
-  notify: method('f args', (call, f, args) => (f instanceof RemoteFunction ? f.notify(args) : typeError('no function'))),
+  notify: method('f args', (call, f, args) => (f.notify ?? typeError)(args)),
   keep: method('name value', keep),
   kept: method('name args', (call, name, args) => callFunction(call, names.kept[name], args)),
   forget: method('name', forget),
