@@ -1,4 +1,4 @@
-// A peer: calls in both directions, streams, functions and streams within values. It answers a hello and sends none.
+// A peer: calls in both directions, streams, functions and streams within values. It sends no hello of its own.
 
 import { LineReader, Outbox, RpcError, bytesOf, isObject, parseLine, quote, valueWriter } from './wire.mjs';
 
@@ -24,17 +24,18 @@ function keyOf(id, limits) {
 /** What makes a message malformed (CLA-3), or null. Its id is looked at elsewhere. */
 function flawOf({ type, method, path, args, kwargs }) {
   const called = ['request', 'construct', 'callback'].includes(type);
-  if (called && (typeof method !== 'string' || !isObject(kwargs ?? {}))) return `Invalid ${type}: method or kwargs`;
+  if (called && (typeof method !== 'string' || !isObject(kwargs ?? {}))) return `Invalid ${type} request`;
   if (['get', 'set'].includes(type) && path === undefined) return `Invalid ${type} request: missing path`;
   if (['get', 'set'].includes(type) && !isTexts(path)) return `Invalid ${type} request: wrong path`;
   if (['response', 'callback-release', 'stream-ack'].includes(type) && !isObject(args)) return 'missing args';
-  if (type === 'callback-release' && !Object.values(args).every((n) => isCount(n) && n > 0)) return 'wrong counts';
+  const counts = type === 'callback-release' ? Object.values(args) : [];
+  if (!counts.every((n) => isCount(n) && n > 0)) return 'wrong counts';
   if (type === 'stream-ack' && !(isCount(args.n) && isCount(args.b))) return 'wrong counts';
   const batch = type === 'stream-chunk' && isObject(args) && 'values' in args && !('value' in args);
   return batch && listOr(args.values).length === 0 ? 'wrong values' : null;
 }
 
-// -------------------------------------------------------------------------------------------- errors and lookup
+// ---------------------------------------------------------------------------------------- errors and lookup
 
 /** An error that goes as a bare string (ERR-2). */
 class Bare extends Error {}
@@ -58,7 +59,7 @@ function readError(error) {
   return new RpcError(typeof name === 'string' && name ? name : 'Error', text, fields);
 }
 
-/** A function that may be called: `names` are its parameters, `?` after those that may be left out, `*` for any. */
+/** A function that may be called: `names` are its parameters, `?` after optional ones, `*` for any. */
 export function method(names, run, constructs = false) {
   return Object.assign(run, { constructs, names: names === '*' ? null : names.split(' ').filter(Boolean) });
 }
@@ -99,7 +100,7 @@ function find(root, segments, kind) {
   return here;
 }
 
-// -------------------------------------------------------------------------------- functions and streams of the peer
+// ---------------------------------------------------------------------------- functions and streams of the peer
 
 /** What somebody here must hold, or it is dropped: the garbage collector would say so too late (CBK-7). */
 function held(thing, dropped) {
@@ -111,7 +112,7 @@ function held(thing, dropped) {
   return Object.assign(thing, { hold, release: () => { if (--holders === 0) dropped(); } });
 }
 
-/** A function of the peer: `ask` makes a call of it, `notify` wants no answer; `named` by so many messages (CBK-6). */
+/** A function of the peer: `ask` makes a call, `notify` wants no answer; `named`: by how many messages. */
 function remoteFunction(peer, id) {
   const ask = (args) => peer.call('callback', id, args);
   const notify = (args) => peer.send('callback', undefined, { method: id, args });
@@ -167,7 +168,7 @@ export class RemoteStream {
   }
 }
 
-// ----------------------------------------------------------------------------------------------------- the peer
+// ------------------------------------------------------------------------------------------------- the peer
 
 /** `finished` becomes the reason of the end: null, or the violation (an RpcError). */
 export class Peer {
@@ -200,13 +201,10 @@ export class Peer {
     };
     input.on('data', (bytes) => guard(() => reader.push(bytes)));
     input.on('end', () => guard(() => { reader.end(); this.close(null); }));
-    output.on('error', () => { // CLS-6: what has come is read first
-      this.outbox.abandon();
-      setTimeout(() => this.close(null), 50);
-    });
+    output.on('error', () => setTimeout(() => this.close(null), 50)); // CLS-6: what has come is read first
   }
 
-  // ---------------------------------------------------------------------------------------------------- sending
+  // ------------------------------------------------------------------------------------------------ sending
 
   /** The line of a message (CLA-1) and what it names. Refuses what cannot be sent; nothing has changed then. */
   #compose(type, id, { method: called = '', args = {}, ...rest }) {
@@ -215,7 +213,7 @@ export class Peer {
     const stock = !this.hello;
     const write = valueWriter({
       limits: this.limits, stock,
-      name: (thing, path) => (typeof thing === 'function' || isStream(thing) ? this.#name(thing, path, type, fresh) : null),
+      name: (thing, path) => this.#name(thing, path, type, fresh),
       refuses: (text, path) => { // VAL-5
         texts.add(text);
         return stock && path.length === 2 && typeof path[1] === 'number' && text.startsWith('__callback__');
@@ -223,7 +221,8 @@ export class Peer {
     });
     const parts = Object.entries({ args, ...rest }).filter(([, value]) => value !== undefined)
       .map(([key, value]) => `"${key}":${write(value, 2, [key])}`);
-    if ([...fresh].some(([thing, name]) => texts.has(isStream(thing) ? name : `__callback__${name}`))) { // CBK-1
+    const taken = ([thing, name]) => texts.has(isStream(thing) ? name : `__callback__${name}`);
+    if ([...fresh].some(taken)) { // CBK-1
       throw new RpcError('NotSerializable', 'text that would arrive as a function');
     }
     const list = (key, which) => {
@@ -236,20 +235,22 @@ export class Peer {
       ...list('callbackIds', false), ...list('streamIds', true), ...parts.slice(1), '"version":"json"',
     ]}}`;
     const added = [...fresh.keys()].filter((thing) => !isStream(thing) && !this.ownIds.has(thing)).length;
-    if (line.length > this.limits.frame || (added && this.own.size + added > this.limits.callbacks)) { // FRM-6, CBK-7
-      throw new RpcError('LimitExceeded', 'a message too long, or too many functions');
-    }
+    const many = added > 0 && this.own.size + added > this.limits.callbacks; // CBK-7
+    if (many || line.length > this.limits.frame) throw new RpcError('LimitExceeded', 'too much'); // FRM-6
     return { line: line.length % 65536 === 0 ? `${line.slice(0, -1)} }` : line, fresh }; // FRM-10
   }
 
-  /** The placeholder of a function or stream, or undefined where none may stand (CBK-1, ARG-1). */
+  /** The placeholder of a function or stream; undefined where none may stand (CBK-1, ARG-1); null for others. */
   #name(thing, path, type, fresh) {
+    if (typeof thing !== 'function' && !isStream(thing)) return null;
     const stock = ['request', 'construct'].includes(type) && path[0] === 'args' && path.length === 2;
     if (path[0] === 'meta' || (path[1] === 'error' && type !== 'request')) return undefined;
     if (isStream(thing)) {
       if (!this.agreed.has('stream-arguments') || fresh.has(thing)) return undefined;
-      do fresh.set(thing, `__stream__${++this.serial}`); while (this.incoming.has(`text ${fresh.get(thing)}`)); // ARG-2
-      return fresh.get(thing);
+      let id;
+      do id = `__stream__${++this.serial}`; while (this.incoming.has(`text ${id}`)); // ARG-2
+      fresh.set(thing, id);
+      return id;
     }
     if (!stock && !this.agreed.has('callback')) return undefined;
     if (!fresh.has(thing)) fresh.set(thing, this.ownIds.get(thing) ?? `node-${++this.serial}`);
@@ -287,8 +288,10 @@ export class Peer {
     const { line, fresh } = this.#compose(type, call.id, { args });
     if (this.silent) return;
     const begin = this.#commit(fresh);
-    const frame = { line, call, keep: fresh.size > 0 };
-    if (await new Promise((resolve) => { this.outbox.pushFrame({ ...frame, sent: resolve }); })) begin(); // ARG-2
+    const handedOn = await new Promise((sent) => {
+      this.outbox.pushFrame({ line, call, sent, keep: fresh.size > 0 });
+    });
+    if (handedOn) begin(); // ARG-2: not ahead of the message that names it
   }
 
   /** An error as data: what of it cannot be sent is left out, field by field (ERR-4). */
@@ -331,7 +334,7 @@ export class Peer {
     entry?.thing.release?.();
   }
 
-  // ---------------------------------------------------------------------------------------------------- reading
+  // ------------------------------------------------------------------------------------------------ reading
 
   #line(bytes, size) {
     const parsed = bytes.subarray(0, 8).toString() === '{"json":' ? null : parseLine(bytes, this.limits); // CLA-6
@@ -374,7 +377,7 @@ export class Peer {
       || (streams.length && open > calls); // ARG-5
     if (short && good && !many) return this.#hold(names);
     this.#giveBack(names);
-    throw new RpcError(short && good ? 'LimitExceeded' : 'ProtocolError', 'functions or streams that are not taken');
+    throw new RpcError(short && good ? 'LimitExceeded' : 'ProtocolError', 'functions or streams not taken');
   }
 
   #usable(id) { return id.startsWith('__stream__') && !this.outgoing.has(`text ${id}`); }
@@ -412,11 +415,10 @@ export class Peer {
     return value;
   }
 
-  // ------------------------------------------------------------------------------------------ the callee's half
+  // -------------------------------------------------------------------------------------- the callee's half
 
   #enter(fields) {
-    const state = fields.inner ? 'streaming' : 'running';
-    const call = { ...fields, state, agreed: this.agreed, refs: [], cancelled: false, abort: new AbortController() };
+    const call = { ...fields, agreed: this.agreed, refs: [], cancelled: false, abort: new AbortController() };
     this.incoming.set(call.key ?? call, call);
     return call;
   }
@@ -440,7 +442,8 @@ export class Peer {
     const taken = asked && this.incoming.has(key); // MSG-3: no answer, it would be taken for the running call's
     if (flaw || many || taken) {
       this.#count();
-      if (asked && !taken) this.#fail(id, flaw ? new Bare(flaw) : new RpcError('LimitExceeded', 'too many calls'));
+      const error = flaw ? new Bare(flaw) : new RpcError('LimitExceeded', 'too many calls');
+      if (asked && !taken) this.#fail(id, error);
       return this.#giveBack(names);
     }
     let things;
@@ -452,10 +455,11 @@ export class Peer {
     const call = this.#enter({ id, key: asked ? key : undefined, size, type, asked });
     call.refs = [...things.values()];
     const each = (object, known) => Object.fromEntries(Object.entries(objectOr(object))
-      .map(([name, item]) => [name, this.#revive(known, item, 2)])); // what kwargs and meta are is no value itself
+      .map(([name, item]) => [name, this.#revive(known, item, 2)]));
     Object.assign(call, { kwargs: each(message.kwargs, things), meta: each(message.meta, new Map()) });
     const args = this.#revive(things, listOr(message.args), 0);
-    return this.#run(call, () => this.#begin(call, message, args, this.#revive(things, message.value ?? null, 0)));
+    const value = this.#revive(things, message.value ?? null, 0);
+    return this.#run(call, () => this.#begin(call, message, args, value));
   }
 
   #begin(call, { type, method: called, path }, args, value) {
@@ -500,7 +504,8 @@ export class Peer {
       if (isObject(result) && result.__stream === true) { // CLA-4
         throw new RpcError('NotSerializable', 'an object that would arrive as a stream');
       }
-      if (call.asked) this.send('response', call.id, { args: { result: stream ? { __stream: true } : result } });
+      const answer = { result: stream ? { __stream: true } : result };
+      if (call.asked) this.send('response', call.id, { args: answer });
       if (stream) await this.#produce(call, result);
     } catch (error) {
       if (call.asked) this.#fail(call.id, error);
@@ -511,7 +516,7 @@ export class Peer {
   /** Sends what an iterator gives, one frame at a time (section 7). Never throws. */
   async #produce(call, stream) {
     const iterator = stream[Symbol.asyncIterator]();
-    Object.assign(call, { iterator, state: 'streaming' });
+    call.iterator = iterator;
     let failure = null;
     let step = null;
     try {
@@ -571,13 +576,15 @@ export class Peer {
     return undefined;
   }
 
-  // ------------------------------------------------------------------------------------------ the caller's half
+  // -------------------------------------------------------------------------------------- the caller's half
 
   /** Calls the peer; `answer` becomes {result, refs} or {stream, refs}. Throws what cannot be sent. */
   call(type, called, args, { kwargs, meta } = {}) {
     if (this.closing) throw new RpcError('ChannelClosed', 'the channel is closed');
     const named = kwargs && Object.keys(kwargs).length > 0 ? kwargs : undefined;
-    if (named && !this.agreed.has('kwargs')) throw new RpcError('NotSerializable', 'arguments by name'); // KWA-2
+    if (named && !this.agreed.has('kwargs')) {
+      throw new RpcError('NotSerializable', 'arguments by name'); // KWA-2
+    }
     const path = called.split('.');
     const said = {
       get: { path }, set: { path, value: args[0] ?? null }, callback: { method: called, args },
@@ -624,8 +631,9 @@ export class Peer {
     const state = call?.state ?? (this.abandoned.has(key) ? 'abandoned' : 'none');
     const response = type === 'response';
     const opening = response && !args.error && args.result?.__stream === true; // CLA-4, CLA-5
-    const unexpected = state === 'none' || (response && (state === 'open' || (call?.inner && state === 'cancelling')))
-      || (!response && ['waiting', 'given up'].includes(state)); // MSG-6, CALL-5, ARG-3, STR-6
+    const unexpected = state === 'none' // MSG-6; then CALL-5 and ARG-3; then STR-6
+      || (response && (state === 'open' || (call?.inner && state === 'cancelling')))
+      || (!response && ['waiting', 'given up'].includes(state));
     if (flaw || unexpected) {
       this.#count();
       this.#giveBack(names);

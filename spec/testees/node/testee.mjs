@@ -7,8 +7,8 @@ import { RpcError } from './wire.mjs';
 const EXTENSIONS = ['batch', 'result', 'cancel', 'callback', 'stream-arguments', 'kwargs', 'metadata'];
 const OTHERS = ['bigint', 'validation', 'properties', 'construct', 'noise', 'counted', 'limits'];
 const LIMITS = { // the three times together stay below the two seconds in which a testee ends
-  frame: 262144, noise: 4096, depth: 128, digits: 1000, idBytes: 256, calls: 64, callBytes: 1048576, callbacks: 64,
-  stockStreamBuffer: 524288, sendMax: 1048576, finishMs: 1000, cleanupMs: 400, drainMs: 400,
+  frame: 262144, noise: 4096, depth: 128, digits: 1000, idBytes: 256, calls: 64, callBytes: 1048576,
+  callbacks: 64, stockStreamBuffer: 524288, sendMax: 1048576, finishMs: 1000, cleanupMs: 400, drainMs: 400,
 };
 
 const turn = () => new Promise((resolve) => { setImmediate(resolve); });
@@ -16,12 +16,12 @@ const isInteger = (value) => typeof value === 'bigint' || Number.isInteger(value
 const integer = (value) => (Number.isSafeInteger(Number(value)) ? Number(value) : BigInt(value));
 const typeError = (text) => { throw new RpcError('TypeError', text); };
 
-// ------------------------------------------------------------------------------- counters, gates, what has a name
+// -------------------------------------------------------------------------- counters, gates, what has a name
 
 let names;
 const forgetNames = () => {
-  names = { probes: {}, gates: {}, functions: {}, invoked: {}, kept: {}, watchers: new Set() };
-  for (const kind of Object.values(names)) Object.setPrototypeOf(kind, kind instanceof Set ? Set.prototype : null);
+  const kinds = ['probes', 'gates', 'functions', 'invoked', 'kept'].map((kind) => [kind, Object.create(null)]);
+  names = { watchers: new Set(), ...Object.fromEntries(kinds) };
 };
 forgetNames();
 
@@ -62,7 +62,7 @@ function reached(call, name, counter, n) {
   }));
 }
 
-// ------------------------------------------------------------------------------------------------------- scripts
+// -------------------------------------------------------------------------------------------------- scripts
 
 function makeError({ name, message, fields = {}, notes, cause }) {
   return new RpcError(name, message, {
@@ -125,7 +125,7 @@ async function run(call, name, script) {
   }
 }
 
-// ------------------------------------------------------------------------------------------------ values in words
+// ------------------------------------------------------------------------------------------- values in words
 
 function ownFunction(name) {
   names.functions[name] ??= (...args) => {
@@ -160,7 +160,7 @@ function fromWords(words) {
     case 'map': return Object.fromEntries(what.map(([key, value]) => [key.text, fromWords(value)]));
     case 'function': return ownFunction(what);
     case 'stream': return ownStream(...what);
-    default: return Symbol(type); // a type that JavaScript does not have: it is refused where it is sent
+    default: return Symbol(type); // what JavaScript does not have is refused where it is sent
   }
 }
 
@@ -169,13 +169,17 @@ function toWords(value) {
   if (typeof value === 'boolean') return { bool: value };
   if (typeof value === 'string') return { text: value };
   if (typeof value === 'bigint' || Number.isSafeInteger(value)) return { int: String(value) };
-  if (typeof value === 'number') return { float: Buffer.from(new Float64Array([value]).buffer).reverse().toString('hex') };
+  if (typeof value === 'number') {
+    const bytes = Buffer.alloc(8);
+    bytes.writeDoubleBE(value);
+    return { float: bytes.toString('hex') };
+  }
   if (value instanceof Uint8Array) return { bytes: Buffer.from(value).toString('hex') };
   if (Array.isArray(value)) return { list: value.map(toWords) };
   return { map: Object.entries(value).map(([key, item]) => [{ text: key }, toWords(item)]) };
 }
 
-// ------------------------------------------------------------------------------------------------- the other role
+// -------------------------------------------------------------------------------------------- the other role
 
 const errorOutcome = ({ name, message, fields }) => ({ error: { ...fields, name, message } });
 
@@ -249,7 +253,7 @@ function release(call, name) {
   delete names.functions[name];
 }
 
-// ---------------------------------------------------------------------------------------------------- the methods
+// ----------------------------------------------------------------------------------------------- the methods
 
 async function barrier() {
   for (let rounds = 0; rounds < 3 || (peer.outbox.frames.length > 0 && rounds < 300); rounds++) {
@@ -311,7 +315,7 @@ const root = exposed({
   settings: exposed({
     theme: new Property('dark', true), fixed: new Property(7), tree: new Property({ a: { b: [1, 2] } }),
   }),
-  Point: method('x y', (call, x, y) => ({ x, y }), true), // CALL-9: its public fields. Sealed is not there at all
+  Point: method('x y', (call, x, y) => ({ x, y }), true), // CALL-9: its public fields. There is no Sealed
   run: method('name script', run),
   produce: method('name script', play),
   count: countTo,
@@ -324,7 +328,7 @@ const root = exposed({
   take: method('name n', take),
   abort: method('name', abort),
   call: method('f args', callFunction),
-  notify: method('f args', (call, f, args) => (f.notify ?? typeError)(args)),
+  notify: method('f args', (call, f, args) => (f?.notify ? f.notify(args) : typeError('no function'))),
   keep: method('name value', keep),
   kept: method('name args', (call, name, args) => callFunction(call, names.kept[name], args)),
   forget: method('name', forget),

@@ -38,7 +38,7 @@ export class LineReader {
     let from = 0;
     for (; this.kind === 'start' && from < bytes.length; from++) { // `mark`: bytes of a byte order mark so far
       const byte = bytes[from];
-      if (byte === 0x7b && this.mark % 3 === 0) [this.kind, this.parts] = ['json', [bytes.subarray(from, from + 1)]];
+      if (byte === 0x7b && this.mark % 3 === 0) [this.kind, this.parts] = ['json', [Buffer.from('{')]];
       else if (byte === [0xef, 0xbb, 0xbf][this.mark]) this.mark++;
       else if (![0x20, 0x09, 0x0d].includes(byte) || this.mark % 3) this.kind = 'noise';
       if (this.kind !== 'json') this.#keep(bytes.subarray(from, from + 1));
@@ -46,7 +46,8 @@ export class LineReader {
     this.length += bytes.length;
     if (this.kind === 'json') this.parts.push(bytes.subarray(from));
     else this.#keep(bytes.subarray(from));
-    if (this.kind === 'json' && this.length > this.limits.frame) throw new RpcError('LimitExceeded', 'a long line');
+    if (this.kind !== 'json' || this.length <= this.limits.frame) return;
+    throw new RpcError('LimitExceeded', 'a line too long'); // FRM-6
   }
 
   #keep(bytes) { // FRM-7: no more than the limit is buffered; blanks that pass it are noise, too
@@ -68,7 +69,7 @@ export class LineReader {
 const utf8 = new TextDecoder('utf-8', { fatal: true, ignoreBOM: true });
 const TOKEN = /"[^"\\]*(?:\\.[^"\\]*)*"|-?\d+(?:\.\d+)?(?:[eE][+-]?\d+)?/g;
 
-/** The JSON of a line, `{message, flaw}`; a flaw makes it malformed (FRM-8). Null for what is no JSON (FRM-4). */
+/** The JSON of a line, `{message, flaw}`; a flaw makes it malformed (FRM-8). Null for no JSON (FRM-4). */
 export function parseLine(bytes, limits) {
   let flaw = null;
   let odd = false; // there are numbers that JSON.parse may have changed
@@ -118,8 +119,9 @@ export const quote = (text) => JSON.stringify(text)
   .replace(/[\u007f-\uffff]/g, (unit) => `\\u${unit.charCodeAt(0).toString(16).padStart(4, '0')}`);
 
 /**
- * Returns a function that writes values as JSON, and refuses what JSON cannot carry (VAL-1). `name(value, path)` gives
- * the placeholder of a function or stream, or undefined where none may stand; `refuses(text, path)` sees each string.
+ * A function that writes values as JSON, and refuses what JSON cannot carry (VAL-1). `name(value, path)` gives
+ * the placeholder of a function or stream, undefined where none may stand, null for any other value;
+ * `refuses(text, path)` is asked for each string.
  */
 export function valueWriter({ limits, stock, name, refuses }) {
   const refuse = (value, path) => {
@@ -145,25 +147,26 @@ export function valueWriter({ limits, stock, name, refuses }) {
     const bytes = value instanceof Uint8Array;
     if (typeof value !== 'object' || level + bytes > limits.depth) refuse(value, path); // FRM-8
     if (bytes) return `{"type":"Uint8Array","data":[${value.join(',')}]}`;
-    if (Array.isArray(value)) return `[${value.map((item, at) => write(item, level + 1, [...path, at])).join(',')}]`;
+    const within = (key) => write(value[key], level + 1, [...path, key]);
+    if (Array.isArray(value)) return `[${value.map((item, index) => within(index)).join(',')}]`;
     const foreign = ![Object.prototype, null].includes(Object.getPrototypeOf(value));
     if (foreign || (value.type === 'Uint8Array' && Array.isArray(value.data))) refuse(value, path); // VAL-4
     return `{${Object.keys(value).filter((key) => value[key] !== undefined) // VAL-9
-      .map((key) => `${quote(key)}:${write(value[key], level + 1, [...path, key])}`).join(',')}}`;
+      .map((key) => `${quote(key)}:${within(key)}`).join(',')}}`;
   };
   return write;
 }
 
 /**
- * What waits to be written: stream frames, and all else ahead of them (CLS-4). A producer has one frame here at most,
- * so that streams take turns. Each write begins in a turn of the event loop of its own (STR-10).
+ * What waits to be written: stream frames, and all else ahead of them (CLS-4). A producer has one frame here at
+ * most, so that streams take turns. Each write begins in a turn of the event loop of its own (STR-10).
  */
 export class Outbox {
   control = [];
   frames = [];
   waiting = []; // for all that is queued to be written
   bytes = 0; // of control, what is being written included
-  state = 'idle';
+  writing = false;
   first = '\n'; // FRM-12
 
   constructor(output, sendMax, onFull) { Object.assign(this, { output, sendMax, onFull }); }
@@ -181,10 +184,10 @@ export class Outbox {
     this.#schedule();
   }
 
-  /** Throws away what a cancel makes pointless (CAN-1), but for frames that name functions or streams (CBK-6). */
+  /** Throws away what a cancel makes pointless (CAN-1), but not what names functions or streams (CBK-6). */
   drop(call) {
-    const [gone, left] = [true, false].map((out) => this.frames.filter((f) => (f.call === call && !f.keep) === out));
-    this.frames = left;
+    const gone = this.frames.filter((frame) => frame.call === call && !frame.keep);
+    this.frames = this.frames.filter((frame) => !gone.includes(frame));
     gone.forEach((frame) => frame.sent(false));
   }
 
@@ -195,15 +198,9 @@ export class Outbox {
     });
   }
 
-  abandon() { // the output is broken
-    this.state = 'broken';
-    this.waiting.splice(0).forEach((resolve) => resolve());
-  }
-
   #schedule() {
-    if (this.state === 'broken') this.abandon();
-    if (this.state !== 'idle') return;
-    this.state = 'writing';
+    if (this.writing) return;
+    this.writing = true;
     setImmediate(() => this.#write());
   }
 
@@ -213,7 +210,7 @@ export class Outbox {
     frames.forEach((frame) => frame.sent(true));
     const done = (size) => {
       this.bytes -= size;
-      this.state = 'idle';
+      this.writing = false;
       if (this.control.length + this.frames.length > 0) this.#schedule();
       else this.waiting.splice(0).forEach((resolve) => resolve());
     };
