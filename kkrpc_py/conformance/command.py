@@ -1,8 +1,8 @@
 """`kkrpc-py conformance`: choosing cases, running them against a command, writing the report.
 
-It owns the arguments and the exit codes: 0 where no case is bad, 1 where one is, 2 for a wrong command line,
-a file that cannot be used, and a testee that cannot be talked to at all. What the cases are, how they are run
-and what is reported stands in the modules beside it.
+It owns the arguments and the exit codes: 0 where no case is bad, 1 where one is or none was played, 2 for a
+wrong command line, a file that cannot be used, and a testee that cannot be talked to at all. What the cases
+are, how they are run and what is reported stands in the modules beside it.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ import argparse
 import contextlib
 import fnmatch
 import math
-import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,6 +18,7 @@ from typing import TextIO
 
 from kkrpc_py.conformance import jsonreport, junit, known, report
 from kkrpc_py.conformance.cases import Case, CaseError, load, spec_folder
+from kkrpc_py.conformance.files import Unwritable, check_writable, is_same, write_whole
 from kkrpc_py.conformance.results import Outcome, Run
 from kkrpc_py.conformance.rules import rules_of
 from kkrpc_py.conformance.run import TesteeUnusable, run
@@ -124,7 +124,7 @@ async def execute(options: argparse.Namespace) -> int:
     """Run what `parse` understood, and write the report. The exit code; errors go to stderr."""
     try:
         return await _execute(options)
-    except (_Unusable, CaseError, known.KnownError, TesteeUnusable) as exc:
+    except (_Unusable, Unwritable, CaseError, known.KnownError, TesteeUnusable) as exc:
         _tell(f"kkrpc-py conformance: {printable(str(exc), lines=True)}")
         return WRONG
 
@@ -133,11 +133,12 @@ async def _execute(options: argparse.Namespace) -> int:
     every = load()
     chosen = _chosen(every, options)
     file: Path | None = options.known
+    # A run takes minutes: whatever can be found out is found out before it.
+    _check_files(options)
     listed: dict[str, str] = {}
     if file is not None:
         listed = known.read(file, may_miss=options.write_baseline)
         known.check(listed, every)
-    _check_output(options.output)
 
     progress = _Progress(len(chosen))
     try:
@@ -151,21 +152,37 @@ async def _execute(options: argparse.Namespace) -> int:
         )
     finally:
         progress.clear()
-    if options.write_baseline and file is not None:
+    if options.write_baseline:
         listed = known.baseline(done, listed)
-        known.write(file, listed)
     done = known.apply(done, listed)
     _write(done, options)
+    if options.write_baseline and file is not None:
+        known.write(file, listed)
     return 0 if done.passed else 1
 
 
+def _check_files(options: argparse.Namespace) -> None:
+    if options.output is not None:
+        check_writable(options.output)
+    if options.write_baseline:
+        check_writable(options.known)
+    if options.output is not None and options.known is not None and is_same(options.output, options.known):
+        raise _Unusable("--known and --output name one file")
+
+
 def _chosen(cases: Sequence[Case], options: argparse.Namespace) -> list[Case]:
+    globs: list[str] = options.case or ["*"]
+    named = {glob: set(fnmatch.filter((case.id for case in cases), glob)) for glob in globs}
+    for glob, ids in named.items():
+        if not ids:
+            raise _Unusable(f"no case has an id like {glob}")
+    wanted = set[str]().union(*named.values())
     chosen = [
         case
         for case in cases
-        if options.dialect in case.dialects
+        if case.id in wanted
+        and options.dialect in case.dialects
         and (options.level is None or case.level in options.level)
-        and (options.case is None or any(fnmatch.fnmatchcase(case.id, glob) for glob in options.case))
     ]
     if not chosen:
         raise _Unusable("no case is of that choice")
@@ -176,39 +193,22 @@ def _chosen(cases: Sequence[Case], options: argparse.Namespace) -> list[Case]:
 
 
 def _write(done: Run, options: argparse.Namespace) -> None:
-    """The report to its file or stdout; the summary to stdout, or to stderr beside a report for programs."""
+    """The report to its file or stdout; the summary to stdout, or to stderr beside a report for programs.
+
+    Raises Unwritable where the file cannot be written after all; the report is on stdout then.
+    """
     text = _FORMS[options.report](done, rules_of(spec_folder()), _again(options))
-    if options.output is not None:
-        _write_file(options.output, text)
-        _print(report.summary(done), sys.stdout)
+    if options.output is None:
+        _print(text, sys.stdout)
+        if options.report != "text":
+            _print(report.summary(done), sys.stderr)
         return
-    _print(text, sys.stdout)
-    if options.report != "text":
-        _print(report.summary(done), sys.stderr)
-
-
-def _check_output(path: Path | None) -> None:
-    """Find out before the run, which takes minutes."""
-    if path is not None and not path.parent.is_dir():
-        raise _Unusable(f"there is no folder {path.parent}")
-    if path is not None and path.is_dir():
-        raise _Unusable(f"{path} is a folder")
-
-
-def _write_file(path: Path, text: str) -> None:
-    """Whoever reads the file sees the old report or the new one, and never half of one."""
     try:
-        if path.exists() and not path.is_file():  # such as /dev/stdout
-            path.write_text(text, encoding="utf-8")
-            return
-        beside = path.with_name(f".{path.name}.{os.getpid()}")
-        try:
-            beside.write_text(text, encoding="utf-8")
-            beside.replace(path)
-        finally:
-            beside.unlink(missing_ok=True)
-    except OSError as exc:
-        raise _Unusable(f"{path}: {exc}") from exc
+        write_whole(options.output, text)
+    except Unwritable:
+        _print(text, sys.stdout)
+        raise
+    _print(report.summary(done), sys.stdout)
 
 
 def _print(text: str, file: TextIO | None) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 
 from kkrpc_py.conformance.results import Failure, Outcome, Run, TraceLine, Verdict
 from kkrpc_py.conformance.rules import Rule
-from kkrpc_py.conformance.shown import again
+from kkrpc_py.conformance.shown import again, frame_text, unknown_features
 
 __all__ = ["FORM", "document"]
 
@@ -33,6 +33,8 @@ def document(run: Run, rules: Mapping[str, Rule], options: Sequence[str] = ()) -
         "testee": dict(run.testee),
         "seconds": round(run.seconds, 3),
         "passed": run.passed,
+        "played": run.played,
+        "unknown_features": unknown_features(run.testee),
         "counts": _counts(run.outcomes),
         "levels": {level: _counts(levels[level]) for level in sorted(levels)},
         "outcomes": [_outcome(run, outcome, rules, options) for outcome in run.outcomes],
@@ -75,6 +77,8 @@ def _outcome(run: Run, outcome: Outcome, rules: Mapping[str, Rule], options: Seq
         "verdict": outcome.verdict.value,
         "seconds": round(outcome.seconds, 3),
     }
+    if outcome.noise:
+        shown["noise"] = {"lines": outcome.noise, "first": frame_text(outcome.first_noise)}
     if outcome.reason:
         shown["reason"] = outcome.reason
     if outcome.failure is not None:

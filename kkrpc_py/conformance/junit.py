@@ -13,7 +13,7 @@ from xml.etree import ElementTree
 from kkrpc_py.conformance.report import outcome_lines
 from kkrpc_py.conformance.results import Outcome, Run, Verdict
 from kkrpc_py.conformance.rules import Rule
-from kkrpc_py.conformance.shown import printable, shortened, testee_name
+from kkrpc_py.conformance.shown import noise_text, printable, shortened, testee_name
 
 __all__ = ["xml"]
 
@@ -83,6 +83,8 @@ def _case(
         # `report` has escaped what XML cannot hold: none of it is printable.
         output = ElementTree.SubElement(element, "system-out")
         output.text = "\n".join(outcome_lines(run, outcome, rules, options))
+    elif noise := noise_text(outcome):
+        ElementTree.SubElement(element, "system-out").text = f"noise on stdout, {noise}"
     if failure is not None and failure.stderr_tail:
         ElementTree.SubElement(element, "system-err").text = printable(failure.stderr_tail, lines=True)
     return element

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from kkrpc_py.conformance.cases import Case
+from kkrpc_py.conformance.files import write_whole
 from kkrpc_py.conformance.results import Outcome, Run, Verdict
 
 __all__ = ["BASELINE", "KnownError", "apply", "baseline", "check", "read", "write"]
@@ -79,9 +80,6 @@ def baseline(run: Run, known: Mapping[str, str]) -> dict[str, str]:
 
 
 def write(path: Path, known: Mapping[str, str]) -> None:
-    """Write a file of these entries, in the order of their ids. Raises KnownError."""
+    """Write a file of these entries, in the order of their ids. Raises Unwritable."""
     content = json.dumps({"known": dict(sorted(known.items()))}, ensure_ascii=False, indent=2)
-    try:
-        path.write_text(content + "\n", encoding="utf-8")
-    except OSError as exc:
-        raise KnownError(f"{path}: {exc}") from exc
+    write_whole(path, content + "\n")

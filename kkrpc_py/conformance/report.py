@@ -15,16 +15,19 @@ from kkrpc_py.conformance.rules import Rule
 from kkrpc_py.conformance.shown import (
     again,
     frame_text,
+    noise_text,
     printable,
     shortened,
     step_text,
     testee_name,
+    unknown_features,
 )
 
 __all__ = ["outcome_lines", "summary", "text"]
 
 WIDTH = 110
 MOST_TRACED = 60
+_MOST_NOISY = 5
 _ARROWS = {"to testee": ">", "from testee": "<", "note": "·"}
 _COLUMNS = (
     Verdict.PASS,
@@ -71,6 +74,8 @@ def outcome_lines(
             yield "  stderr    its last lines"
             for line in failure.stderr_tail.strip("\n").split("\n"):
                 yield f"    | {shortened(printable(line.rstrip()))}"
+    if noise := noise_text(outcome):
+        yield f"  noise     {noise}"
     yield f"  again     {again(run, case, options)}"
 
 
@@ -138,6 +143,16 @@ def _lists(run: Run) -> Iterator[str]:
         if found:
             yield f"\n{heading}:"
             yield from (_cut(f"  {outcome.case.id}: {printable(outcome.case.title)}") for outcome in found)
+    unknown = unknown_features(run.testee)
+    if unknown:
+        yield "\nfeatures that spec/testee.md does not know, misspelt perhaps:"
+        yield from _wrapped(", ".join(unknown))
+    noisy = [outcome for outcome in run.outcomes if outcome.noise]
+    if noisy:
+        yield f"\nnoise on the testee's stdout: {sum(outcome.noise for outcome in noisy):,} lines, in"
+        yield from (_cut(f"  {outcome.case.id}: {noise_text(outcome)}") for outcome in noisy[:_MOST_NOISY])
+        if len(noisy) > _MOST_NOISY:
+            yield f"  … and {len(noisy) - _MOST_NOISY:,} more cases"
     missing = collections.Counter(
         outcome.reason for outcome in run.outcomes if outcome.verdict is Verdict.SKIP
     )
@@ -152,5 +167,5 @@ def _cut(line: str) -> str:
 
 def _last_line(run: Run) -> str:
     bad = sum(outcome.verdict.is_bad for outcome in run.outcomes)
-    verdict = "passed" if run.passed else f"FAILED: {bad} of them"
-    return f"{len(run.outcomes)} cases in {run.seconds:.1f} s, {verdict}"
+    verdict = "passed" if run.passed else f"FAILED, {bad} bad" if bad else "NOTHING WAS TESTED"
+    return f"{len(run.outcomes)} cases, {run.played} played, in {run.seconds:.1f} s: {verdict}"

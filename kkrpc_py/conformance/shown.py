@@ -12,9 +12,28 @@ from typing import Any
 
 from kkrpc_py.conformance.cases import Case
 from kkrpc_py.conformance.cbor import BadCbor, Words, loads
-from kkrpc_py.conformance.results import Failure, Run
+from kkrpc_py.conformance.results import Failure, Outcome, Run
 
-__all__ = ["again", "frame_text", "printable", "shortened", "step_text", "testee_name"]
+__all__ = [
+    "FEATURES",
+    "again",
+    "frame_text",
+    "noise_text",
+    "printable",
+    "shortened",
+    "step_text",
+    "testee_name",
+    "unknown_features",
+]
+
+FEATURES = frozenset(
+    """
+    credit batch result cancel cbor callback stream-arguments kwargs metadata
+    superjson bigint floats validation properties construct noise counted limits
+    decimal rational uuid ip complex arrays date datetime set
+    """.split()
+)
+"""What `describe` may name (spec/testee.md, Features)."""
 
 _CBOR = b"\xd8\x18"
 _HEAD, _TAIL = 320, 80
@@ -84,6 +103,20 @@ def testee_name(testee: Mapping[str, Any]) -> str:
     """Name and version, as `describe` gave them."""
     words = [str(testee[key]) for key in ("name", "version") if testee.get(key) not in (None, "")]
     return printable(" ".join(words)) or "a testee without a name"
+
+
+def unknown_features(testee: Mapping[str, Any]) -> list[str]:
+    """What the testee calls a feature and nobody else does: perhaps one of FEATURES, misspelt."""
+    named = testee.get("features")
+    return sorted({str(each) for each in named} - FEATURES) if isinstance(named, list) else []
+
+
+def noise_text(outcome: Outcome) -> str:
+    """How many lines of noise there were, and the first of them; empty without any."""
+    if outcome.noise == 0:
+        return ""
+    lines = "1 line" if outcome.noise == 1 else f"{outcome.noise:,} lines, the first"
+    return f"{lines}: {frame_text(outcome.first_noise)}"
 
 
 def again(run: Run, case: Case, options: Sequence[str] = ()) -> str:

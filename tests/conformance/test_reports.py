@@ -19,7 +19,7 @@ from kkrpc_py.conformance.cases import Case
 from kkrpc_py.conformance.command import parse
 from kkrpc_py.conformance.results import Failure, Outcome, Run, TraceLine, Verdict
 from kkrpc_py.conformance.rules import rules_of
-from kkrpc_py.conformance.shown import frame_text, printable, shortened
+from kkrpc_py.conformance.shown import FEATURES, frame_text, printable, shortened
 
 ROOT = Path(__file__).resolve().parents[2]
 RULES = rules_of(ROOT / "spec")
@@ -76,14 +76,16 @@ def run_of(*outcomes: Outcome, **keys: Any) -> Run:
 
 
 EVERYTHING = run_of(
-    Outcome(case("passes", 0), Verdict.PASS, 0.5),
+    Outcome(case("passes", 0), Verdict.PASS, 0.5, noise=1200, first_noise=b"noise \xff\x00 ]]>"),
     Outcome(case("fails"), Verdict.FAIL, 1.5, FAILURE),
     Outcome(case("crashes", 1), Verdict.ERROR, 0.25, dataclasses.replace(FAILURE, step=None)),
     Outcome(case("lacks", 1), Verdict.SKIP, reason="cbor, superjson"),
     Outcome(case("lacks-too", 3), Verdict.SKIP, reason="cbor, superjson"),
     Outcome(case("is-known"), Verdict.KNOWN, 0.125, FAILURE, f"issue 12 {HOSTILE}"),
     Outcome(case("is-stale"), Verdict.STALE, 0.0625, None, f"issue 13 {HOSTILE}"),
-    Outcome(case("is-lax", force="SHOULD"), Verdict.NON_STRICT, 0.0, FAILURE),
+    Outcome(
+        case("is-lax", force="SHOULD"), Verdict.NON_STRICT, 0.0, FAILURE, noise=1, first_noise=b"Loading"
+    ),
 )
 GOOD = run_of(Outcome(case("passes", 0, title="It passes."), Verdict.PASS, 0.5), testee={})
 FORMS = {"text": report.text, "junit": junit.xml, "json": jsonreport.document}
@@ -210,7 +212,7 @@ def test_the_summary_counts_by_level_and_verdict() -> None:
 
 def test_the_summary_says_what_is_bad_what_was_skipped_and_what_was_not_strict() -> None:
     summary = report.summary(EVERYTHING)
-    assert summary.endswith("\n\n8 cases in 12.3 s, FAILED: 3 of them\n")
+    assert summary.endswith("\n\n8 cases, 6 played, in 12.3 s: FAILED, 3 bad\n")
     for heading, name in [
         ("failed", "str-5/fails: Nothing"),
         ("crashed, or could not be talked to", "str-5/crashes: Nothing"),
@@ -221,12 +223,37 @@ def test_the_summary_says_what_is_bad_what_was_skipped_and_what_was_not_strict()
         assert f"\n{heading}:\n  {name}" in summary
     assert summary.startswith("mine nul \\x00")
     assert "features: 7, cbor, odd nul" in summary
+    assert "\nfeatures that spec/testee.md does not know, misspelt perhaps:\n  7, odd nul" in summary
+    assert (
+        "\nnoise on the testee's stdout: 1,201 lines, in\n"
+        "  str-5/passes: 1,200 lines, the first: noise \\xff\\x00 ]]>\n"
+        "  str-5/is-lax: 1 line: Loading\n"
+    ) in summary
+
+
+def test_the_summary_names_some_of_many_noisy_cases() -> None:
+    outcomes = [Outcome(case(f"noisy-{n}"), Verdict.PASS, noise=1, first_noise=b"x") for n in range(7)]
+    summary = report.summary(run_of(*outcomes))
+    assert "7 lines, in\n  str-5/noisy-0: 1 line: x\n" in summary
+    assert "  str-5/noisy-4: 1 line: x\n  … and 2 more cases\n" in summary
+
+
+def test_a_run_in_which_nothing_was_played_has_not_passed() -> None:
+    run = run_of(Outcome(case("lacks"), Verdict.SKIP, reason="cbor"))
+    assert not run.passed
+    assert report.summary(run).endswith("\n1 cases, 0 played, in 12.3 s: NOTHING WAS TESTED\n")
+    assert json.loads(jsonreport.document(run, RULES))["passed"] is False
+
+
+def test_the_features_are_those_of_the_cases() -> None:
+    schema = json.loads((ROOT / "spec" / "conformance" / "cases.schema.json").read_text("utf-8"))["$defs"]
+    assert {*schema["agreed"]["enum"], *schema["feature"]["anyOf"][1]["enum"]} == FEATURES
 
 
 def test_the_summary_of_a_good_run_is_short() -> None:
     summary = report.summary(GOOD)
     assert summary.startswith("a testee without a name, classic dialect\n")
-    assert summary.endswith("\n\n1 cases in 12.3 s, passed\n")
+    assert summary.endswith("\n\n1 cases, 1 played, in 12.3 s: passed\n")
     assert report.text(GOOD, RULES) == summary
 
 
@@ -287,7 +314,7 @@ def test_the_junit_report_says_what_became_of_each_case() -> None:
         for element in suites.iter("testcase")
     }
     assert found == {
-        "passes": [],
+        "passes": ["system-out"],
         "fails": ["failure", "system-out", "system-err"],
         "crashes": ["error", "system-out", "system-err"],
         "lacks": ["skipped"],
@@ -340,6 +367,11 @@ def test_the_json_report_says_what_the_run_came_to() -> None:
     assert document["passed"] is False
     assert json.loads(jsonreport.document(GOOD, RULES))["passed"] is True
     assert document["levels"]["2"]["stale"] == 1
+    assert (document["played"], document["unknown_features"][0]) == (6, "7")
+    assert [each["noise"] for each in document["outcomes"] if "noise" in each] == [
+        {"lines": 1200, "first": "noise \\xff\\x00 ]]>"},
+        {"lines": 1, "first": "Loading"},
+    ]
     assert [(each["id"], each["verdict"]) for each in document["outcomes"]] == [
         (each.case.id, each.verdict.value) for each in EVERYTHING.outcomes
     ]
