@@ -7,10 +7,6 @@ from __future__ import annotations
 from tests.conformance.mutants.mutant import Mutant
 
 _CLASSIC = "kkrpc_py.wire.classic"
-_JSON = "kkrpc_py.wire.json_codec"
-_CALLER = "kkrpc_py.core.caller"
-_CALLEE = "kkrpc_py.core.callee"
-_STREAM = "kkrpc_py.channel.stream"
 
 MUTANTS = (
     Mutant(
@@ -28,7 +24,7 @@ MUTANTS = (
         "        mapping['callbackIds'] = []\n        return _version_last(mapping)\n",
     ),
     Mutant(
-        "method-in-answers", "CLA-1", "answers have the method null",
+        "method-in-ends", "CLA-1", "the end of a stream has the method null",
         _CLASSIC,
         '    return {"id": id, "method": "", "args": args, "type": kind, "version": _VERSION}\n',
         '    return {"id": id, "method": None if kind == "stream-end" else "", "args": args, "type": kind,'

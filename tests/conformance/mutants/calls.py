@@ -8,11 +8,9 @@ from tests.conformance.mutants.mutant import Mutant
 
 _CLASSIC = "kkrpc_py.wire.classic"
 _EXPOSE = "kkrpc_py.channel.expose"
-_PROPERTIES = "kkrpc_py.channel.properties"
 _MAPPING = "kkrpc_py.errors.mapping"
 _TASK = "kkrpc_py.channel.task"
 _CALLEE = "kkrpc_py.core.callee"
-_CALLER = "kkrpc_py.core.caller"
 _CONNECTION = "kkrpc_py.core.connection"
 _CHANNEL = "kkrpc_py.channel.channel"
 

@@ -7,7 +7,6 @@ from tests.conformance.mutants.mutant import Mutant
 _CODEC = "kkrpc_py.wire.codec"
 _CONNECTION = "kkrpc_py.core.connection"
 _TAGS = "kkrpc_py.wire.cbor_tags"
-_CAREFUL = "kkrpc_py.wire.cbor_careful"
 _CBOR = "kkrpc_py.wire.cbor_codec"
 _SUPERJSON = "kkrpc_py.wire.superjson"
 _READER = "kkrpc_py.wire.superjson_reader"

@@ -12,7 +12,6 @@ _JSON = "kkrpc_py.wire.json_codec"
 _CLASSIC = "kkrpc_py.wire.classic"
 _CONNECTION = "kkrpc_py.core.connection"
 _CALLEE = "kkrpc_py.core.callee"
-_CALLER = "kkrpc_py.core.caller"
 
 MUTANTS = (
     Mutant(

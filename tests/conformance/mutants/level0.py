@@ -11,15 +11,9 @@ _CODEC = "kkrpc_py.wire.codec"
 _JSON = "kkrpc_py.wire.json_codec"
 _CLASSIC = "kkrpc_py.wire.classic"
 _CONNECTION = "kkrpc_py.core.connection"
-_READER = "kkrpc_py.wire.superjson_reader"
-_WRITER = "kkrpc_py.wire.superjson_writer"
-_CAREFUL = "kkrpc_py.wire.cbor_careful"
-_CBOR = "kkrpc_py.wire.cbor_codec"
-_TAGS = "kkrpc_py.wire.cbor_tags"
 
 _READ = "        if text >= _SUPERJSON and text.startswith(_SUPERJSON):\n"
 _RECEIVED = "        return self._messages(self._framer.receive(data))\n"
-_NO_JSON = '            return self._noise(text, f"not JSON: {error}")\n'
 
 MUTANTS = (
     # --- framing ---
@@ -57,7 +51,6 @@ MUTANTS = (
         '                self._broken(frames, ProtocolError("blanks"))\n'
         "            case _State.START if self._buffer.strip(_BLANKS):\n",
     ),
-    # --- noise ---
     # --- limits ---
     Mutant(
         "depth-one-less", "FRM-8", "a message nested as deep as the limit is refused",
@@ -156,7 +149,6 @@ MUTANTS = (
         "        if self.stock and '__callback__' in str(message) and not getattr(message, 'callback_ids', ()):\n"
         "            raise NotSerializable('str', 'it', 'a function')\n        # Which fields",
     ),
-    # --- CBOR ---
     # --- superjson ---
     Mutant(
         "superjson-unread", "CLA-6", "superjson is noise",

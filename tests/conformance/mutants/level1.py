@@ -7,20 +7,13 @@ from __future__ import annotations
 from tests.conformance.mutants.mutant import Mutant
 
 _CLASSIC = "kkrpc_py.wire.classic"
-_CODEC = "kkrpc_py.wire.codec"
 _EXPOSE = "kkrpc_py.channel.expose"
 _PROPERTIES = "kkrpc_py.channel.properties"
-_MAPPING = "kkrpc_py.errors.mapping"
-_REMOTE = "kkrpc_py.errors.remote"
 _TASK = "kkrpc_py.channel.task"
-_CALL = "kkrpc_py.channel.call"
 _CALLEE = "kkrpc_py.core.callee"
 _CALLER = "kkrpc_py.core.caller"
 _CONNECTION = "kkrpc_py.core.connection"
-_CHANNEL = "kkrpc_py.channel.channel"
-_TABLES = "kkrpc_py.core.tables"
 _HELLO = "kkrpc_py.core.hello"
-_PASSING = "kkrpc_py.core.passing"
 
 MUTANTS = (
     Mutant(
@@ -106,7 +99,6 @@ MUTANTS = (
         "own-set-as-text", "CALL-10", "the path of a set is sent as text",
         _CLASSIC, 'mapping |= {"path": message.path, ', 'mapping |= {"path": ".".join(message.path), ',
     ),
-    # --- ids ---
     # --- errors ---
     Mutant(
         "stray-cancellation-unanswered", "ERR-6", "a handler that raises a cancellation is not answered",
@@ -139,5 +131,4 @@ MUTANTS = (
         "finished-for-ever", "CLS-2", "at the end of its input a side waits ten seconds for its handlers",
         "kkrpc_py.limits", "    finish_seconds: float = 1.0\n", "    finish_seconds: float = 10.0\n",
     ),
-    # --- values ---
 )  # fmt: skip

@@ -12,7 +12,6 @@ _CALLER = "kkrpc_py.core.caller"
 _PASSING = "kkrpc_py.core.passing"
 _PASSED = "kkrpc_py.core.callbacks"
 _HELD = "kkrpc_py.channel.callbacks"
-_STREAM = "kkrpc_py.channel.stream"
 
 MUTANTS = (
     Mutant(

@@ -12,12 +12,9 @@ _CREDIT = "kkrpc_py.core.credit"
 _CALLS = "kkrpc_py.core.calls"
 _CALLEE = "kkrpc_py.core.callee"
 _CALLER = "kkrpc_py.core.caller"
-_CONNECTION = "kkrpc_py.core.connection"
 _OUTBOX = "kkrpc_py.core.outbox"
 _STREAM = "kkrpc_py.channel.stream"
-_TASK = "kkrpc_py.channel.task"
 _DISPATCH = "kkrpc_py.channel.dispatch"
-_PRODUCER = "kkrpc_py.channel.producer"
 
 MUTANTS = (
     Mutant(

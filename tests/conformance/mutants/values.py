@@ -9,7 +9,6 @@ from tests.conformance.mutants.mutant import Mutant
 
 _JSON = "kkrpc_py.wire.json_codec"
 _CBOR = "kkrpc_py.wire.cbor_codec"
-_WRITER = "kkrpc_py.wire.superjson_writer"
 
 _LOADS = '    def loads(self, text: bytes) -> Any:\n        """The value of a JSON text'
 _DUMPS = "    def dumps(self, mapping: dict[str, Any]) -> bytes:\n"
@@ -101,7 +100,6 @@ MUTANTS = (
           "[None if item in ([], {}) else item for item in value]"),
     _read("anything-with-data-is-bytes", "VAL-4", "any object of `type` and `data` is read as bytes",
           _LIKE_BYTES, "b''"),
-    # --- the limits of JSON ---
     # --- what is written in JSON ---
     _written("floats-written-as-text", "VAL-2", "floats are written as text",
              "type(value) is float", "str(value)"),
@@ -124,5 +122,4 @@ MUTANTS = (
     ),
     _written_in_cbor("cbor-bytes-written-as-text", "VAL-6", "byte strings are written as text in CBOR",
                      "type(value) is bytes", "value.hex()"),
-    # --- superjson ---
 )  # fmt: skip
