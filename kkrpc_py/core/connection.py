@@ -144,7 +144,8 @@ class Connection(Caller, Callee):
 
     def _on_hello(self, message: m.Request) -> ev.Event | None:
         theirs = hi.read_hello(message.args[0]) if len(message.args) == 1 else None
-        if theirs is None:
+        if theirs is None or message.id is None:  # an answer without id would tell the peer nothing
+            self.passage.drop(message)
             self._put(m.Failure(message.id, error_to_wire(ProtocolError("malformed hello"))))
             return self._violation("malformed hello")
         # The answer goes first: whatever follows it may already use what was agreed.

@@ -204,21 +204,24 @@ class Passage:
 
         Where one is refused, the others are taken all the same: the peer must get them back.
         """
-        callback_ids = dict.fromkeys(message.callback_ids) if functions is not None else ()
+        callback_ids = list(dict.fromkeys(message.callback_ids)) if functions is not None else []
         stream_ids = message.stream_ids if hi.STREAM_ARGUMENTS in self.agreed else ()
-        if len(callback_ids) > _MOST_NAMED or len(stream_ids) > _MOST_NAMED:
-            raise LimitExceeded(f"one message names more than {_MOST_NAMED} functions or streams")
-        sizes = (len(id.encode(errors="surrogatepass")) for id in (*callback_ids, *stream_ids))
-        if any(size > self._id_bytes for size in sizes):
-            raise ProtocolError("the id of a callback or stream is longer than Limits.id_bytes")
         refusal: Exception | None = None
-        for id in callback_ids:
+        if len(callback_ids) > _MOST_NAMED or len(stream_ids) > _MOST_NAMED:
+            refusal = LimitExceeded(f"one message names more than {_MOST_NAMED} functions or streams")
+        for id in callback_ids[:_MOST_NAMED]:
             assert functions is not None
+            if not self._is_id(id):
+                refusal = ProtocolError("the id of a callback is none, or longer than Limits.id_bytes")
+                continue
             try:
                 functions[CALLBACK_PREFIX + id] = holder.callback(id)
             except LimitExceeded as exc:
                 refusal = exc
-        for id in stream_ids:
+        for id in stream_ids[:_MOST_NAMED]:
+            if not self._is_id(id):
+                refusal = ProtocolError("the id of a stream is none, or longer than Limits.id_bytes")
+                continue
             if not id.startswith(STREAM_PREFIX):
                 refusal = ProtocolError(
                     f"a stream within a value has an id that begins with {STREAM_PREFIX!r}"
@@ -233,6 +236,12 @@ class Passage:
                 raise refusal
             finally:
                 del refusal  # its traceback holds this frame
+
+    def _is_id(self, id: str) -> bool:
+        try:
+            return len(id.encode()) <= self._id_bytes
+        except UnicodeEncodeError:  # an unpaired surrogate, under which nothing could be said (MSG-2)
+            return False
 
 
 class _Sending:

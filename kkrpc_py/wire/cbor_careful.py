@@ -25,6 +25,7 @@ _SIMPLE = {20: False, 21: True, 22: None}
 _BYTES, _TEXT, _ARRAY, _MAP, _TAG, _OTHER = 2, 3, 4, 5, 6, 7
 _ENDLESS = 31
 """Beside a major type: the length is indefinite, and a break ends it. Beside `_OTHER`: that break."""
+_ID_BYTES = 1024
 _AWAITS_VALUE = -100
 """A level of `_pass_over`: a map of indefinite length after a key, which no break may follow."""
 _SET, _SHAPED = 258, 40
@@ -177,8 +178,10 @@ def skeleton(payload: bytes) -> tuple[Any, Any, Any, Any]:
                 known[key] = value
         if heads.at != len(payload):
             return None, None, None, None
-    except (MalformedCbor, RefusedContent):
+    except MalformedCbor:
         return None, None, None, None
+    except RefusedContent:  # too many items; what was told before them holds
+        pass
     return known["id"], known["type"], known["callbackIds"], known["streamIds"]
 
 
@@ -200,8 +203,23 @@ def _scalar(heads: _Heads) -> Any:
         return argument if major == 0 else -1 - argument
     if major == _TEXT and info != _ENDLESS:
         return _text(heads.take(argument))
+    if major == _TAG and argument in (2, 3):
+        return _big_integer(heads, negative=argument == 3)
     _pass_over(heads, major, info, argument)
     return None
+
+
+def _big_integer(heads: _Heads, *, negative: bool) -> int | None:
+    """What follows the tag of a big integer; None for another item, and for more digits than an id has."""
+    major, info, argument = heads.next(endless=True)
+    if major != _BYTES or info == _ENDLESS:
+        _pass_over(heads, major, info, argument)
+        return None
+    content = heads.take(argument)
+    if len(content) > _ID_BYTES:
+        return None
+    number = int.from_bytes(content, "big")
+    return -1 - number if negative else number
 
 
 def _pass_over(heads: _Heads, major: int, info: int, argument: int) -> None:

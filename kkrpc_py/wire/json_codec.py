@@ -222,7 +222,7 @@ class JsonReader:
             skeleton = self._skeletons.decode(text)
         except (msgspec.MsgspecError, ValueError, RecursionError):
             return None, None, None, None
-        return skeleton.id, skeleton.type, *skeleton.named()
+        return skeleton.any_id(), skeleton.type, *skeleton.named()
 
     def _refuse_long_number(self, text: bytes) -> None:
         run = b"0" * (self._digits + 1)
@@ -233,16 +233,24 @@ class JsonReader:
 class Skeleton(msgspec.Struct):
     """What concerns others of a message that cannot be read."""
 
-    id: str | int | None = None
+    id: msgspec.Raw = msgspec.Raw()
     type: str | None = None
     callbackIds: msgspec.Raw = msgspec.Raw()  # noqa: N815 - the key on the wire
     streamIds: msgspec.Raw = msgspec.Raw()  # noqa: N815 - the key on the wire
+
+    def any_id(self) -> Any:
+        """Its id, whatever that is; None where there is none."""
+        try:
+            return _decode_any(self.id) if self.id else None
+        except (msgspec.MsgspecError, ValueError, RecursionError):
+            return None
 
     def named(self) -> tuple[list[str], list[str]]:
         """What it names, as far as that is lists of text."""
         return _texts(self.callbackIds), _texts(self.streamIds)
 
 
+_decode_any = msgspec.json.Decoder().decode
 _decode_texts = msgspec.json.Decoder(list[str]).decode
 
 

@@ -108,7 +108,7 @@ class SuperjsonReader:
             found = self._skeletons.decode(text).json
         except (msgspec.MsgspecError, ValueError, RecursionError):
             return None, None, None, None
-        return found.id, found.type, *found.named()
+        return found.any_id(), found.type, *found.named()
 
 
 def _as_doubles(value: Any) -> Any:

@@ -272,12 +272,15 @@ def test_what_needs_cbor_may_be_tried_again_after_the_answer() -> None:
     assert [(message["id"], message["args"]) for message in peer.sent()] == [(call.id, [{1, 2}])]
 
 
-def test_a_hello_without_id_is_answered_without_id_msg_5() -> None:
+def test_a_hello_without_id_agrees_on_nothing_hel_4() -> None:
+    """Its sender could not tell the answer from another."""
     peer = Peer()
-    bare = line(method="kkrpc.hello", args=[{"protocol": 1, "features": []}], type="request")
-    assert peer.send(bare) == [ev.Settled()]
+    bare = line(method="kkrpc.hello", args=[{"protocol": 1, "features": ["cancel"]}], type="request")
+    [event] = peer.send(bare)
+    assert isinstance(event, ev.Violated)
     [answer] = peer.sent()
     assert "id" not in answer
+    assert answer["args"]["error"]["name"] == "ProtocolError"
     assert peer.connection.agreed == frozenset()
 
 
