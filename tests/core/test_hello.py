@@ -281,7 +281,7 @@ def test_a_hello_without_id_agrees_on_nothing_hel_4() -> None:
     [answer] = peer.sent()
     assert "id" not in answer
     assert answer["args"]["error"]["name"] == "ProtocolError"
-    assert peer.connection.agreed == frozenset()
+    assert peer.connection.agreed is None
 
 
 @pytest.mark.parametrize("said_by", ["peer", "us"])
