@@ -161,6 +161,10 @@ def test_the_json_report_of_a_broken_testee() -> None:
     report = json.loads(done.stdout)
     jsonschema.Draft202012Validator(SCHEMA).validate(report)
     assert {each["id"]: each["verdict"] for each in report["outcomes"]} == VERDICTS
+    noisy = {each["id"]: each["noise"] for each in report["outcomes"] if "noise" in each}
+    assert noisy == {
+        "call-1/positional-arguments-in-order": {"lines": 1, "first": "noise \\xff\\x00 ]]>"},
+    }
     # The summary does not get into what a program reads.
     assert done.stderr.endswith(": FAILED, 3 bad\n")
 
