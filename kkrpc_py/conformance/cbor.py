@@ -13,12 +13,16 @@ import re
 import struct
 from collections.abc import Callable
 from decimal import Decimal, localcontext
-from typing import Any
+from typing import Any, Final
 from uuid import UUID
 
 from kkrpc_py.conformance.words import ARRAY_CODES, array_words, float_hex, to_words
 
 __all__ = ["BadCbor", "Words", "loads", "words_of"]
+
+
+BIG_BYTES: Final = 40_000
+"""The longest integer that is read: about 100,000 digits, which take long enough to write out."""
 
 
 class BadCbor(ValueError):
@@ -173,6 +177,13 @@ def _bytes(content: Any) -> bytes:
     return bytes.fromhex(content.words["bytes"])
 
 
+def _big(content: Any) -> int:
+    data = _bytes(content)
+    if len(data) > BIG_BYTES:
+        raise BadCbor(f"an integer of {len(data)} bytes")
+    return int.from_bytes(data)
+
+
 def _int(content: Any) -> int:
     if type(content) is not int:
         raise BadCbor("an integer was expected")
@@ -306,8 +317,8 @@ def _shaped(content: Any) -> dict[str, Any]:
 
 _TAGS: dict[int, Callable[[Any], Any]] = {
     0: _datetime,
-    2: lambda content: int.from_bytes(_bytes(content)),
-    3: lambda content: -1 - int.from_bytes(_bytes(content)),
+    2: lambda content: _big(content),
+    3: lambda content: -1 - _big(content),
     4: _decimal,
     30: _rational,
     37: _uuid,

@@ -23,7 +23,7 @@ import anyio
 
 from kkrpc_py.conformance.inbox import Inbox
 from kkrpc_py.conformance.results import Direction, TraceLine
-from kkrpc_py.conformance.wire import Broken, Item, Message, Splitter
+from kkrpc_py.conformance.wire import Item, Message, Noise, Splitter
 
 __all__ = ["Child", "StartError", "start"]
 
@@ -40,6 +40,10 @@ POLL_SECONDS: Final = 0.002
 """How often that is looked at for which the kernel wakes nobody."""
 ERRORS_SECONDS: Final = 0.2
 """What stderr of a process that has ended may take to end; somebody else may hold it."""
+NOISE_BYTES: Final = 200
+"""What is kept of the first line of noise."""
+INBOX_BYTES: Final = 128 * 1024 * 1024
+"""How much may lie unexpected; then the kit stops reading, before it runs out of memory."""
 KILL_SECONDS: Final = 2.0
 """How long the end of a killed process is waited for; only one that the kernel holds takes so long."""
 
@@ -102,7 +106,11 @@ class Child:
         self._is_gone = False
         self._code: int | None = None
         self.inbox = Inbox()
-        self.broken: Broken | None = None
+        self.fault = ""
+        """What it wrote that nobody may write, whatever the case is about; empty if nothing."""
+        self.noise = 0
+        """Lines of noise since the case began."""
+        self.first_noise = b""
         self.first_bytes = b""
         self.output_closed = False
         self.input_closed = False
@@ -120,10 +128,17 @@ class Child:
         self._trace = _Trace()
         self.inbox.clear()
         self._errors.clear()
+        self.noise, self.first_noise = 0, b""
+        if not self._splitter.is_broken:
+            self.fault = ""
 
     def note(self, text: str) -> None:
         """Put a line of the kit's own into the trace."""
         self._trace.add("note", text.encode("utf-8", "backslashreplace"))
+
+    def has_half(self) -> bool:
+        """Whether the output has begun a frame that is not complete."""
+        return self._splitter.has_half()
 
     def trace(self) -> tuple[TraceLine, ...]:
         """What went over the wire since the case began."""
@@ -170,17 +185,29 @@ class Child:
                 return
             if len(self.first_bytes) < FIRST_BYTES:
                 self.first_bytes = (self.first_bytes + data)[:FIRST_BYTES]
-            for item in self._splitter.feed(data):
-                self._take(item)
+            try:
+                for item in self._splitter.feed(data):
+                    self._take(item)
+            except Exception as error:  # a fault of the kit shall end this case alone
+                self.fault = f"the kit itself failed to read this: {error!r}"
+            if self.inbox.size > INBOX_BYTES:
+                self.fault = self.fault or f"more than {INBOX_BYTES} bytes that no step has expected"
+                self._tell()
+                return  # from here on the testee meets a full pipe
             self._tell()
 
     def _take(self, item: Item) -> None:
         self._trace.add("from testee", item.data)
         if isinstance(item, Message):
             self.inbox.add(item)
-        elif isinstance(item, Broken):
-            self.note(item.reason)
-            self.broken = item
+            return
+        if isinstance(item, Noise):
+            self.noise += 1
+            self.first_noise = self.first_noise or item.data[:NOISE_BYTES]
+        reason = item.fault
+        if reason:
+            self.note(reason)
+            self.fault = self.fault or reason
 
     async def _read_errors(self) -> None:
         while True:

@@ -9,12 +9,15 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Hashable, Iterable
-from typing import Any
+from typing import Any, Final
 
 from kkrpc_py.conformance.books import Consumed, chunks_in
 from kkrpc_py.conformance.wire import Message
 
 __all__ = ["Inbox"]
+
+MESSAGE_BYTES: Final = 1024
+"""What a message takes beside its own bytes."""
 
 
 class Inbox:
@@ -25,6 +28,8 @@ class Inbox:
         self._messages: dict[int, Message] = {}
         self._numbers: dict[Hashable, deque[int]] = {}
         self._consumed: dict[Hashable, Consumed] = {}
+        self.size = 0
+        """What all of it takes in memory, roughly, in bytes."""
 
     def __len__(self) -> int:
         return len(self._messages)
@@ -33,6 +38,7 @@ class Inbox:
         """Put in what arrived last."""
         self._count += 1
         self._messages[self._count] = message
+        self.size += _size(message)
         for key in _keys(message):
             self._numbers.setdefault(key, deque()).append(self._count)
         args, id = message.fields.get("args"), message.fields.get("id")
@@ -56,7 +62,11 @@ class Inbox:
             number = self._first(type)
         else:
             number = next(iter(self._messages), None)
-        return None if number is None else (number, self._messages.pop(number))
+        if number is None:
+            return None
+        message = self._messages.pop(number)
+        self.size -= _size(message)
+        return number, message
 
     def _first(self, key: Hashable) -> int | None:
         numbers = self._numbers.get(key)
@@ -80,6 +90,11 @@ class Inbox:
         self._messages.clear()
         self._numbers.clear()
         self._consumed.clear()
+        self.size = 0
+
+
+def _size(message: Message) -> int:
+    return len(message.data) + MESSAGE_BYTES
 
 
 def _keys(message: Message) -> Iterable[Hashable]:

@@ -10,6 +10,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Final
 
 from kkrpc_py.conformance import patterns
+from kkrpc_py.conformance.books import Consumed
 from kkrpc_py.conformance.cases import Case
 from kkrpc_py.conformance.patterns import Context, Mismatch, PatternError, brief, resolve
 from kkrpc_py.conformance.talk import Session, StepFailed, Talk, shown
@@ -32,7 +33,7 @@ async def hello(session: Session) -> None:
     answer = args.get("result")
     features = answer.get("features") if isinstance(answer, dict) else None
     if not isinstance(features, list) or not all(isinstance(name, str) for name in features):
-        raise StepFailed("an answer to hello of the form of HEL-2", brief(args))
+        raise StepFailed("an answer to hello of the form of HEL-2", brief(args), basic=True)
     session.named = frozenset(names)
     session.agreed = session.named.intersection(features)
 
@@ -290,12 +291,20 @@ class _Player:
 
     async def _spent(self, step: Mapping[str, Any]) -> None:
         id = resolve(step["spent"], self._captured)
-        book = self._child.inbox.consumed(id)
+
+        def find() -> Consumed | None:
+            book = self._child.inbox.consumed(id)  # a new one where a stream begins
+            return book if book.overdrawn or not book.left else None
+
+        try:
+            book = await self._talk.wait_for(
+                find, f"the credit of {brief(id)} used up, of chunks or of bytes"
+            )
+        except StepFailed as failed:
+            failed.seen = f"{self._child.inbox.consumed(id).left} are left; {failed.seen}"
+            raise
         if book.overdrawn:
             raise StepFailed(f"credit for each chunk message under {brief(id)}", book.overdrawn)
-        if book.left:
-            expected = f"the credit of {brief(id)} used up, of chunks or of bytes"
-            raise StepFailed(expected, f"{book.left} are left, and nothing comes{self._talk.left()}")
 
     # The process ---------------------------------------------------------------------------------
 

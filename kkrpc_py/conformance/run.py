@@ -179,20 +179,27 @@ class _Runner:
         began = time.monotonic()
         child = session.child
         child.begin_case()
+        verdict, failure = Verdict.PASS, None
         try:
             if greet:
                 await hello(session)
             await play(session, case)
         except StepFailed as failed:
             verdict = Verdict.ERROR if failed.crashed else Verdict.FAIL
-            if verdict is Verdict.FAIL and case.force != "MUST":
+            if verdict is Verdict.FAIL and case.force != "MUST" and not failed.basic:
                 verdict = Verdict.NON_STRICT
             failure = Failure(failed.step, failed.expected, failed.seen, child.trace(), child.stderr_tail())
-            return Outcome(case, verdict, time.monotonic() - began, failure)
         except Exception as error:
             # A fault of the kit, or a case that the linter would refuse: the others are played all the same.
+            verdict = Verdict.ERROR
             where = traceback.format_exc(limit=-1).splitlines()
             seen = f"the kit itself failed: {error!r}, {' '.join(where[1:3]).strip()}"
             failure = Failure(None, "a case that can be played", seen, child.trace(), child.stderr_tail())
-            return Outcome(case, Verdict.ERROR, time.monotonic() - began, failure)
-        return Outcome(case, Verdict.PASS, time.monotonic() - began)
+        return Outcome(
+            case,
+            verdict,
+            time.monotonic() - began,
+            failure,
+            noise=child.noise,
+            first_noise=child.first_noise,
+        )

@@ -37,13 +37,18 @@ T = TypeVar("T")
 
 
 class StepFailed(Exception):
-    """What came is not what the case says. `crashed`: and nothing can be said to the testee any more."""
+    """What came is not what the case says.
 
-    def __init__(self, expected: str, seen: str, *, crashed: bool = False) -> None:
+    `crashed`: and nothing can be said to the testee any more. `basic`: it does not even answer the kit's own
+    calls, or read, which has nothing to do with what the case is about.
+    """
+
+    def __init__(self, expected: str, seen: str, *, crashed: bool = False, basic: bool = False) -> None:
         super().__init__(f"expected {expected}, seen {seen}")
         self.expected = expected
         self.seen = seen
         self.crashed = crashed
+        self.basic = basic
         self.step: int | None = None
 
 
@@ -126,7 +131,8 @@ class Talk:
         with anyio.move_on_after(self.session.timeout) as scope:
             await work
         if scope.cancelled_caught:
-            raise StepFailed(expected, f"it did not within {self.session.timeout:g} seconds{self.left()}")
+            seen = f"it did not within {self.session.timeout:g} seconds{self.left()}"
+            raise StepFailed(expected, seen, basic=True)
 
     def _note_sent(self, message: Mapping[str, Any], size: int) -> None:
         kind, id, args = message.get("type"), message.get("id"), message.get("args")
@@ -161,11 +167,12 @@ class Talk:
         """What `find` finds, once it is there."""
         with anyio.move_on_after(self.session.timeout):
             while True:
+                # Before what came after it, so that it is told in the same step whatever was read at once.
+                if self.child.fault:
+                    raise StepFailed(expected, self.child.fault)
                 found = find()
                 if found is not None:
                     return found
-                if self.child.broken is not None:
-                    raise StepFailed(expected, self.child.broken.reason)
                 if self.child.output_closed:
                     break
                 await self.child.changed()
@@ -240,8 +247,8 @@ class Talk:
 
     def demand_nothing_left(self) -> None:
         """Fail if a message is there that no step has taken and that may not come unasked."""
-        if self.child.broken is not None:
-            raise StepFailed("frames that can be read", self.child.broken.reason)
+        if self.child.fault:
+            raise StepFailed("nothing that nobody may write", self.child.fault)
         left = [message for message in self.child.inbox.left() if not self._may_come(message)]
         if left:
             more = f" and {len(left) - 1} more" if len(left) > 1 else ""
@@ -261,13 +268,16 @@ class Talk:
         version = "superjson" if self.session.kind == "superjson" else "json"
         await self.send({"id": id, "method": method, "args": args, "type": "request", "version": version})
 
-        _, message = await self.wait_for(
-            lambda: self.take(id=id, type="response"), f"an answer to the kit's {method}()"
-        )
+        expected = f"an answer to the kit's {method}()"
+        try:
+            _, message = await self.wait_for(lambda: self.take(id=id, type="response"), expected)
+        except StepFailed as failed:
+            failed.basic = True
+            raise
         self.context.json = message.serialization != "cbor"
         found = message.fields.get("args")
         if not isinstance(found, dict) or "error" in found:
-            raise StepFailed(f"a result of the kit's {method}()", shown(message))
+            raise StepFailed(f"a result of the kit's {method}()", shown(message), basic=True)
         return found
 
     async def barrier(self) -> None:
@@ -298,6 +308,8 @@ class Talk:
             return
         if not await self.child.closed(max(until - time.monotonic(), 0.2)):
             raise StepFailed(f"{expected}, and the end of its output", "somebody still holds its output open")
+        if self.child.has_half():
+            raise StepFailed("whole frames up to the end of its output (FRM-9)", "half a frame at its end")
         self.demand_nothing_left()
 
 

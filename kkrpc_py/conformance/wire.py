@@ -24,10 +24,12 @@ __all__ = ["TYPES", "Broken", "Item", "Message", "Noise", "Serialization", "Spli
 
 Serialization: TypeAlias = Literal["json", "superjson", "cbor"]
 
-LINE_BYTES: Final = 64 * 1024 * 1024
-"""What is read of a line that does not end: the kit shall not be the one that runs out of memory."""
+FRAME_BYTES: Final = 64 * 1024 * 1024
+"""The longest line or frame that is read: the kit shall not be the one that runs out of memory."""
 FIRST: Final = 1024
-"""What is shown of it."""
+"""What is shown of what is not read."""
+DIGITS: Final = 100_000
+"""The longest integer that is read; Python takes a time for it that grows faster than it does."""
 _BLANKS = b" \t\r\n"
 _BOM = b"\xef\xbb\xbf"
 TYPES = frozenset(
@@ -66,14 +68,16 @@ class Noise:
     """A line that is no message (FRM-4)."""
 
     data: bytes
+    fault: str = ""
+    """Why nobody may write it; empty for what somebody else may have printed."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Broken:
-    """What nobody may write: a CBOR frame that cannot be read. Nothing after it is read either."""
+    """What nobody may write, and after which nothing is read: a frame that has no end, or that is none."""
 
     data: bytes
-    reason: str
+    fault: str
 
 
 Item: TypeAlias = Message | Noise | Broken
@@ -86,22 +90,29 @@ class Splitter:
         self._buffer = bytearray()
         self._searched = 0
         """How much of the buffer is known to hold no line feed."""
-        self._broken = False
+        self._binary = False
+        """Whether a CBOR frame has come."""
+        self.is_broken = False
 
     def feed(self, data: bytes) -> Iterator[Item]:
         """What is complete with these bytes."""
-        if self._broken:
+        if self.is_broken:
             return
         self._buffer += data
-        while not self._broken and (item := self._next()) is not None:
+        while not self.is_broken and (item := self._next()) is not None:
             if isinstance(item, Broken):
-                self._broken = True
+                self.is_broken = True
                 self._buffer.clear()
             yield item
 
     def rest(self) -> bytes:
-        """What arrived and belongs to no complete frame."""
-        return bytes(self._buffer)
+        """What arrived and belongs to no complete frame, up to `FIRST` bytes of it."""
+        return bytes(self._buffer[:FIRST])
+
+    def has_half(self) -> bool:
+        """Whether a frame has begun that is not complete (FRM-9)."""
+        rest = self.rest().lstrip(_BLANKS).removeprefix(_BOM)
+        return rest.startswith((b"{", b"\xd8\x18"))
 
     def _next(self) -> Item | None:
         while True:
@@ -112,14 +123,17 @@ class Splitter:
             end = self._buffer.find(b"\n", self._searched)
             if end < 0:
                 self._searched = len(self._buffer)
-                if self._searched > LINE_BYTES:
-                    return Broken(bytes(self._buffer[:FIRST]), f"a line of more than {LINE_BYTES} bytes")
+                if self._searched > FRAME_BYTES:
+                    return Broken(self.rest(), f"a line of more than {FRAME_BYTES} bytes")
                 return None
             line = bytes(self._buffer[:end])
             del self._buffer[: end + 1]
             self._searched = 0
             if line.strip(_BLANKS):
-                return _line(line)
+                item = _line(line)
+                if isinstance(item, Noise) and self._binary:
+                    return Noise(line, "noise after a CBOR frame (FRM-5)")
+                return item
 
     def _cbor(self) -> Item | None:
         found = _head(self._buffer)
@@ -127,19 +141,26 @@ class Splitter:
             return None
         start, size = found
         if size < 0:
-            return Broken(bytes(self._buffer), "the head of a CBOR frame is no definite byte string")
+            return Broken(self.rest(), "the head of a CBOR frame is no definite byte string")
+        if size > FRAME_BYTES:
+            return Broken(self.rest(), f"a CBOR frame of {size} bytes")
         if len(self._buffer) < start + size:
             return None
         data = bytes(self._buffer[: start + size])
         del self._buffer[: start + size]
         self._searched = 0
+        self._binary = True
         try:
             fields = cbor.loads(data[start:])
         except BadCbor as error:
             return Broken(data, f"a CBOR frame with {error}")
-        if not isinstance(fields, dict) or fields.get("type") not in TYPES:
+        if not isinstance(fields, dict) or not _is_type(fields.get("type")):
             return Broken(data, "a CBOR frame that is no message of a known type")
         return Message(_with_bytes(fields), data, "cbor")
+
+
+def _is_type(value: Any) -> bool:
+    return isinstance(value, str) and value in TYPES
 
 
 def _head(data: bytes | bytearray) -> tuple[int, int] | None:
@@ -176,11 +197,10 @@ def _line(data: bytes) -> Item:
             # Most lines hold no bytes, and need no second look. An escape may hide the mark.
             marked = b"Uint8Array" in text or b"\\u" in text
             message, serialization = _with_bytes(found) if marked else found, "json"
-    except (ValueError, RecursionError):
-        return Noise(data)
-    kind = message.get("type")
-    if not isinstance(kind, str) or kind not in TYPES:
-        return Noise(data)
+    except (ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RecursionError) as error:
+        return Noise(data, f"a line that begins with {{ and is no message: {error!r:.200}")
+    if not _is_type(message.get("type")):
+        return Noise(data, "a line that begins with { and has no type of a message")
     return Message(message, data, serialization, found)
 
 
@@ -197,6 +217,8 @@ def _integer(text: str) -> int:
     # Python reads no more than 4300 digits at once.
     if len(text) <= 4000:
         return int(text)
+    if len(text) > DIGITS:
+        raise ValueError(f"an integer of {len(text)} digits")
     half = len(text) // 2
     sign = -1 if text.startswith("-") else 1
     return int(_integer(text[:half]) * 10 ** (len(text) - half)) + sign * _integer(text[half:])
@@ -228,6 +250,13 @@ _ARRAYS = {
     "Int32Array": "i",
     "Float32Array": "f",
     "Float64Array": "d",
+}
+# What JSON each type has in its place; a typed array has a list.
+_CONTENT: dict[Any, type] = {
+    "undefined": type(None),
+    **dict.fromkeys(("bigint", "number", "Date", "regexp", "URL"), str),
+    **dict.fromkeys(("map", "set"), list),
+    "Error": dict,
 }
 _DATE = re.compile(r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)\.(\d{3})Z", re.ASCII)
 _UNDEFINED = Words({"undefined": True})
@@ -293,7 +322,16 @@ def _typed(value: Any, found: Any, *, legacy: bool) -> Any:
         raise ValueError("what is no type")
     kind = found[0]
     if len(found) == 2:
+        if not isinstance(found[1], dict):
+            raise ValueError("types within a value that stand under no path")
         value = _annotated(value, found[1], legacy=legacy)
+    wanted = list if isinstance(kind, list) else _CONTENT.get(kind)
+    if wanted is None or type(value) is not wanted:
+        raise ValueError(f"what is no {kind!r:.80}")
+    return _typed_value(kind, value)
+
+
+def _typed_value(kind: Any, value: Any) -> Any:
     match kind:
         case "undefined":
             return _UNDEFINED

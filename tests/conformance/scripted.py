@@ -86,6 +86,24 @@ def do_half(text: str) -> None:
     time.sleep(600)
 
 
+def do_half_exit(text: str, more: str = "") -> None:
+    """Half a line, or half a frame in hex, and the end."""
+    write(text.encode() + bytes.fromhex(more))
+    os._exit(0)
+
+
+def do_slowly(seconds: float, *texts: str) -> None:
+    """Say the last of them a little later than the others."""
+    do_say(*texts[:-1])
+    time.sleep(seconds)
+    do_say(texts[-1])
+
+
+def do_flood(size: int, times: int) -> None:
+    for _ in range(times):
+        do_say('{"type":"get","x":"' + "x" * size + '"}')
+
+
 def do_close() -> None:
     """Close the output and live on."""
     os.close(1)

@@ -263,7 +263,34 @@ ROWS: dict[str, Row] = {
         expected="a message",
         seen="a CBOR frame with",
     ),
-    "noise-is-no-message": good(say("noise", '{"a":1}', "{no json", ""), {"quiet": True}),
+    "noise-is-no-message": good(say("noise", "[1]", "", "nothing {}"), {"quiet": True}),
+    "a-line-that-is-no-message": bad(
+        say('{"type":"respons"}'),
+        {"quiet": True},
+        step=0,
+        expected="an answer",
+        seen="has no type of a message",
+    ),
+    "a-line-that-is-no-json": bad(
+        say(result(1), line("x", "response", {"result": float("nan")})),
+        expect({"result": 1}),
+        step=0,
+        expected="an answer",
+        seen="NaN is no JSON",
+    ),
+    "a-line-that-is-no-message-after-an-answer": bad(
+        {"send": request("later", '{"type":1}')},
+        step=None,
+        expected="an answer",
+        seen="has no type of a message",
+    ),
+    "noise-after-a-cbor-frame": bad(
+        {"call": "hex", "args": [FRAME]},
+        say("noise"),
+        step=1,
+        expected="an answer",
+        seen="noise after a CBOR frame (FRM-5)",
+    ),
     # write
     "write": good(
         {"write": [{"text": json.dumps(request("echo", 1))}, {"hex": "0a"}]}, expect({"result": 1})
@@ -546,7 +573,19 @@ ROWS: dict[str, Row] = {
         seen="closed its output, and runs on",
         verdict=Verdict.ERROR,
     ),
-    "half-a-line-at-the-end": good(
+    "half-a-line-at-the-end": bad(
+        {"send": request("half_exit", '\n{"id')}, {"exit": 0}, step=1, expected="FRM-9", seen="half a frame"
+    ),
+    "half-a-frame-at-the-end": bad(
+        {"call": "stay"},
+        {"send": request("half_exit", "", "d8185820")},
+        {"exit": 0},
+        step=2,
+        expected="FRM-9",
+        seen="half a frame",
+    ),
+    "half-a-line-of-noise-at-the-end": good({"send": request("half_exit", "goodbye")}, {"exit": 0}),
+    "half-a-line-unread": good(
         {"send": request("hex", "7b226964")}, {"end_input": True}, {"exit": 0, "unread": True}
     ),
     # flow control
@@ -633,6 +672,13 @@ ROWS: dict[str, Row] = {
         {"chunks": {"id": "s", "values": {"$range": [0, 64]}}},
         session="all",
     ),
+    "spent-waits": good(
+        {"send": request("slowly", 0.3, *map(chunk, range(64)))},
+        {"spent": "s"},
+        expect({}),
+        {"drop": "s"},
+        session="all",
+    ),
     "spent-batches": good(
         say(batch(*range(60)), batch(*range(4))), {"drop": "s"}, {"spent": "s"}, session="all"
     ),
@@ -642,7 +688,7 @@ ROWS: dict[str, Row] = {
         {"spent": "s"},
         step=1,
         expected='the credit of "s" used up',
-        seen="1 chunks and 257",
+        seen="bytes are left; nothing of it within",
         session="all",
     ),
     "spent-not-one-byte": bad(

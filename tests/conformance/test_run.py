@@ -12,12 +12,14 @@ from typing import Any
 import anyio
 import pytest
 
+from kkrpc_py.conformance import child as child_module
 from kkrpc_py.conformance.cases import Case
 from kkrpc_py.conformance.child import start
 from kkrpc_py.conformance.results import Outcome, Run, Verdict
 from kkrpc_py.conformance.run import TesteeUnusable as Unusable  # by its own name pytest takes it for tests
 from kkrpc_py.conformance.run import run
-from tests.conformance.test_play import SCRIPTED, say
+from kkrpc_py.conformance.wire import Splitter
+from tests.conformance.test_play import SCRIPTED, request, say
 from tests.faults.processes import gone
 
 pytestmark = pytest.mark.anyio
@@ -130,6 +132,69 @@ async def test_force_decides_what_a_failure_is_but_a_crash_is_always_one() -> No
         Verdict.ERROR,
     ]
     assert not found.passed
+
+
+async def test_who_does_not_even_answer_is_never_forgiven() -> None:
+    cases = [
+        case("answer", {"call": "hang"}, force="SHOULD", fresh=True),
+        case("error", {"call": "nope"}, force="MAY"),
+        case(
+            "reading",
+            {"send": request("hang")},
+            {"write": [{"text": "x" * 200_000}]},
+            force="MAY",
+            fresh=True,
+        ),
+        case("end", {"call": "exit_later", "args": []}, force="SHOULD"),
+        case("expect", {"expect": {"id": 1}}, force="SHOULD", fresh=True),
+    ]
+    found = await play(cases, timeout=1.5, jobs=4)
+    assert [str(verdict) for verdict in verdicts(found)] == ["fail", "fail", "fail", "fail", "non-strict"]
+
+
+async def test_noise_is_counted_and_its_first_line_kept() -> None:
+    cases = [
+        case("a", say("first " + "x" * 300, "second")),
+        passed("b"),
+        case("c", say("third"), {"call": "nope"}),
+        passed("d"),
+    ]
+    found = await play(cases, jobs=1)
+    assert [(outcome.noise, outcome.first_noise[:7]) for outcome in found.outcomes] == [
+        (2, b"first x"),
+        (0, b""),
+        (1, b"third"),
+        (0, b""),
+    ]
+    assert len(found.outcomes[0].first_noise) == 200
+
+
+@pytest.mark.parametrize(("size", "times"), [(200_000, 20), (10, 2000)], ids=["long", "many"])
+async def test_what_floods_the_kit_is_read_no_more(
+    size: int, times: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(child_module, "INBOX_BYTES", 1_000_000)
+    found = await play([case("flood", {"call": "flood", "args": [size, times]}), passed()], jobs=1)
+    assert verdicts(found) == [Verdict.FAIL, Verdict.PASS]
+    failure = found.outcomes[0].failure
+    assert failure is not None
+    assert failure.seen == "more than 1000000 bytes that no step has expected"
+
+
+async def test_an_error_while_reading_ends_the_case_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    feed = Splitter.feed
+
+    def broken(self: Splitter, data: bytes) -> Any:
+        if b"trap" in data:
+            raise MemoryError("no room")
+        return feed(self, data)
+
+    monkeypatch.setattr(Splitter, "feed", broken)
+    found = await play([case("a", {"call": "echo", "args": ["trap"]}), passed()], jobs=1)
+    assert verdicts(found) == [Verdict.FAIL, Verdict.PASS]
+    failure = found.outcomes[0].failure
+    assert failure is not None
+    assert "MemoryError('no room')" in failure.seen
 
 
 async def test_a_failure_has_the_trace_and_the_stderr() -> None:

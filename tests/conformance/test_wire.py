@@ -23,6 +23,7 @@ CBOR = cbor2.dumps({"id": "b", "method": "", "args": {"value": b"\n\xd8\x18"}, "
 STREAM = b"".join(
     [
         b"\nnoise \xff\n",
+        b"\xd8 is noise, too\n",
         LINE + b"\r\n",
         b" \t" + LINE + b"\n\n",
         b"\xef\xbb\xbf" + LINE + b"\n",
@@ -30,12 +31,11 @@ STREAM = b"".join(
         cbor_frame(CBOR),
         cbor_frame(CBOR),
         LINE + b"\n",
-        b"\xd8 is noise, too\n",
         LINE.replace(b'"a"', '"\u2028\x85"'.encode()) + b"\n",
         LINE[:20],
     ]
 )
-KINDS = [Noise, Message, Message, Message, Noise, Noise, Noise, Message, Message, Message, Noise, Message]
+KINDS = [Noise, Noise, Message, Message, Message, Noise, Noise, Noise, Message, Message, Message, Message]
 
 
 def read(*parts: bytes) -> tuple[list[Item], bytes]:
@@ -92,6 +92,9 @@ def test_the_head_of_a_cbor_frame(size: int) -> None:
         (b"\xd8\x18\x5f\x40\xff", "no definite byte string"),
         (b"\xd8\x18\x01", "no definite byte string"),
         (b"\xd8\x18\x60", "no definite byte string"),
+        (b"\xd8\x18\x5b\x00\x00\x01" + bytes(5), "a CBOR frame of 1099511627776 bytes"),
+        (cbor_frame(b"\xa1\x64type\x81\x00"), "no message"),
+        (cbor_frame(b"\xc2\x5a\x00\x01\x00\x00" + bytes(65536)), "an integer of 65536 bytes"),
         (cbor_frame(b""), "ends within"),
         (cbor_frame(b"\xa1\x61a"), "ends within"),
         (cbor_frame(CBOR + b"\0"), "1 bytes after"),
@@ -107,21 +110,21 @@ def test_a_frame_that_nobody_may_write_ends_the_reading(data: bytes, reason: str
     items, _ = read(LINE + b"\n" + data + LINE + b"\n")
     assert [type(item) for item in items] == [Message, Broken]
     assert isinstance(items[1], Broken)
-    assert reason in items[1].reason
+    assert reason in items[1].fault
 
 
 def test_a_line_without_end_is_not_kept(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(wire, "LINE_BYTES", 5000)
+    monkeypatch.setattr(wire, "FRAME_BYTES", 5000)
     splitter = Splitter()
     items = [item for _ in range(100) for item in splitter.feed(b"x" * 999)]
     assert items == [Broken(b"x" * 1024, "a line of more than 5000 bytes")]
     assert splitter.rest() == b""
+    assert list(splitter.feed(LINE)) == []
 
 
 @pytest.mark.parametrize(
     "line",
     [
-        b"null",
         b"{",
         b"{}",
         b'{"type":1}',
@@ -135,12 +138,50 @@ def test_a_line_without_end_is_not_kept(monkeypatch: pytest.MonkeyPatch) -> None
         b'{"json":{"type":"get","args":["x"]},"meta":{"values":{"args.1":["URL"]}}}',
         b'{"json":{"type":"get","args":["x"]},"meta":{"values":{"args.0.y":["URL"]}}}',
         b'{"json":{"type":"get","args":["x"]},"meta":{"values":{"args.0":[]}}}',
+        b'{"json":{"type":"get","args":["1"]},"meta":{"values":{"args.0":["bigint",5]}}}',
+        b'{"json":{"type":"get","args":["1"]},"meta":{"values":{"args.0":["map"]}}}',
+        b'{"json":{"type":"get","args":[1]},"meta":{"values":{"args.0":["set"]}}}',
+        b'{"json":{"type":"get","args":[[1]]},"meta":{"values":{"args.0":["map"]}}}',
+        b'{"json":{"type":"get","args":[1]},"meta":{"values":{"args.0":["Error"]}}}',
+        b'{"json":{"type":"get","args":[2000000000]},"meta":{"values":{"args.0":[["typed-array","Uint8Array"]]}}}',
+        b'{"json":{"type":"get","args":[[1e400]]},"meta":{"values":{"args.0":[["typed-array","Int8Array"]]}}}',
+        b'{"json":{"type":"get","args":[[1]]},"meta":{"values":{"args.0":[[]]}}}',
+        b'{"json":{"type":"get","args":[{}]},"meta":{"values":{"args.0":["undefined",{"a":["undefined"]}]}}}',
         b'{"type":"get","args":' + b"[" * 100_000,
+        b'{"type":"get","args":' + b"9" * 100_001 + b"}",
     ],
-    ids=lambda line: line[:70].decode("latin-1"),
+    ids=lambda line: line[:110].decode("latin-1"),
 )
-def test_what_is_noise(line: bytes) -> None:
-    assert one(line + b"\n") == Noise(line)
+def test_a_line_that_nobody_may_write(line: bytes) -> None:
+    noise = one(line + b"\n")
+    assert isinstance(noise, Noise)
+    assert noise.data == line
+    assert noise.fault.startswith("a line that begins with {")
+    assert len(noise.fault) < 300
+
+
+def test_noise_after_a_cbor_frame_is_a_fault() -> None:
+    items, _ = read(b"noise\n" + cbor_frame(CBOR) + b" \r\n" + LINE + b"\nnoise\n")
+    assert [type(item) for item in items] == [Noise, Message, Message, Noise]
+    assert items[0] == Noise(b"noise")
+    assert items[3] == Noise(b"noise", "noise after a CBOR frame (FRM-5)")
+
+
+@pytest.mark.parametrize(
+    "rest", [b"{", b" \t{", b"\xef\xbb\xbf{", b"\n{", b"\xd8\x18", cbor_frame(CBOR)[:-1]], ids=repr
+)
+def test_half_a_frame(rest: bytes) -> None:
+    splitter = Splitter()
+    assert not splitter.has_half()
+    assert list(splitter.feed(rest)) == []
+    assert splitter.has_half()
+
+
+@pytest.mark.parametrize("rest", [b"", b"noise {", b"\xd8", b" ", cbor_frame(CBOR), LINE + b"\n"], ids=repr)
+def test_no_half_of_a_frame(rest: bytes) -> None:
+    splitter = Splitter()
+    list(splitter.feed(rest))
+    assert not splitter.has_half()
 
 
 def test_json_keeps_what_it_says() -> None:
