@@ -76,15 +76,20 @@ async def test_some_mutants_are_caught() -> None:
     wanted = {
         "integer-ids-as-text": "msg-2/",
         "falsy-results-lost": "call-3/",
-        "cancelled-as-complete": "can-4/",
+        "cancel-unanswered": "can-4/",
     }
-    cases = [case for case in load() if case.id.startswith(tuple(wanted.values())) and not case.fresh]
+    shared = [case for case in load() if not case.fresh]
+    cases = [
+        case
+        for prefix in wanted.values()
+        for case in [case for case in shared if case.id.startswith(prefix)][:4]
+    ]
     with anyio.fail_after(60):
         for name, prefix in wanted.items():
-            caught = await caught_by(name, cases, timeout=1.0, jobs=1)
+            caught = await caught_by(name, cases, timeout=1.0)
             assert any(is_caught for id, is_caught in caught.items() if id.startswith(prefix))
             assert not all(caught.values())
-        caught = await caught_by("-", cases, timeout=5.0, jobs=1)
+        caught = await caught_by("-", cases, timeout=5.0)
         assert [id for id, is_caught in caught.items() if is_caught] == []
 
 
@@ -92,7 +97,7 @@ async def test_some_mutants_are_caught() -> None:
 async def test_a_mutant_that_is_unknown_does_not_start() -> None:
     with anyio.fail_after(60):
         with pytest.raises(RuntimeError, match="does not start"):
-            await caught_by("no-such-mutant", [], timeout=1.0, jobs=1)
+            await caught_by("no-such-mutant", [], timeout=1.0)
 
 
 def test_each_case_is_to_catch_something() -> None:
