@@ -43,7 +43,7 @@ class Limits:
     stock_stream_buffer: int = 64 * _MIB
     """The same for a producer that knows no credit; beyond it the stream is cancelled (STR-12)."""
     send_high_water: int = 1 * _MIB
-    """Frames waiting to be written above which whoever sends more waits: a stream for all that wait, a call or
+    """Frames waiting to be written above which whoever sends more waits: a stream for all of them, a call or
     an answer for those of its kind alone."""
     send_max: int = 64 * _MIB
     """Answers of the reader itself waiting to be written; more closes the channel (CLS-5)."""

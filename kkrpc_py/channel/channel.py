@@ -568,6 +568,9 @@ class RPCChannel:
     def when_clear(self, wake: Callable[[], None], place: int | None) -> int:
         return self._writer.when_clear(wake, place)
 
+    def forget(self, wake: Callable[[], None]) -> None:
+        self._writer.forget(wake)
+
     async def room_changed(self) -> None:
         await self._writer.room_changed()
 

@@ -66,6 +66,10 @@ class Link(Protocol):
         """
         ...
 
+    def forget(self, wake: Callable[[], None]) -> None:
+        """Do not call `wake` any more."""
+        ...
+
 
 class Producer:
     """Sends the values of one stream. `interrupt` cancels the task that produces them."""
@@ -291,6 +295,11 @@ class Producer:
         """The consumer has granted more."""
         self._flush_or_interrupt()
         self.wake()
+
+    def leave(self) -> None:
+        """The producer has ended, in whatever way: nothing of the channel's knows it any more."""
+        if self._place is not None:
+            self._link.forget(self.wake)
 
     def wake(self) -> None:
         """Something has changed for whoever waits here."""

@@ -146,6 +146,8 @@ class CallTask(msgspec.Struct, eq=False):
 
     def _let_go(self) -> None:
         """Break the cycles: what is in the arguments lives as long as the handler keeps it."""
+        if self.producer is not None:
+            self.producer.leave()
         self.call.owner = self.producer = None
 
     def discard(self) -> None:

@@ -165,6 +165,10 @@ class Writer:
         self._wakes[wake] = place
         return place
 
+    def forget(self, wake: Callable[[], None]) -> None:
+        """Whoever waited with it has ended."""
+        self._wakes.pop(wake, None)
+
     async def room_changed(self) -> None:
         """Wait until there may be room again; ask `control_congested` before and after."""
         await checkpoint_if_cancelled()

@@ -1,7 +1,7 @@
 """Values in words as the values of kkrpc_py, and back, for the reference testee.
 
-It owns what kkrpc_py has beyond Python: the types of JavaScript, errors, functions and streams, and arrays with
-a shape. All else is in `words`, which is imported with this module where a value in words comes; most
+It owns what kkrpc_py has beyond Python: the types of JavaScript, errors, functions and streams, and arrays
+with a shape. All else is in `words`, which is imported with this module where a value in words comes; most
 processes that a run starts never see one.
 """
 

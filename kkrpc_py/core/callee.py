@@ -32,6 +32,9 @@ __all__ = ["Callee"]
 # On the way of every call; looking up a member of an enum costs more than the step itself.
 _RETURN, _CALLEE_DONE = CalleeEvent.RETURN, CalleeState.DONE
 
+_SHOWN = 100
+"""Characters of a callback's id, which a peer can make as long as a frame, that are told."""
+
 
 class Callee(Half):
     """What the peer asks of this side."""
@@ -174,7 +177,7 @@ class Callee(Half):
         try:
             args, kwargs = self._restored_args(message)
         except Exception as exc:
-            self._put(m.Failure(id, error_to_wire(exc)))
+            self._refuse_value(id, exc)
             return None
         call = self._begin(id, method, size)
         if call is None:
@@ -228,7 +231,7 @@ class Callee(Half):
         try:
             value = self.passage.restore(message.value, message)
         except Exception as exc:
-            self._put(m.Failure(message.id, error_to_wire(exc)))
+            self._refuse_value(message.id, exc)
             return None
         call = self._begin(message.id, ".".join(message.path), size)
         return self._too_many() if call is None else ev.PropertyRequested(call, message.path, value)
@@ -245,16 +248,16 @@ class Callee(Half):
             if not answered:
                 if self.passage.functions.was_known(message.callback_id):
                     return None  # a stock peer is not told of a release
-                return self._violation(f"a call of the unknown callback {message.callback_id!r}")
-            error = CallbackReleased(f"the callback {message.callback_id!r} is not known, or not any more")
-            self._put(m.Failure(message.id, error_to_wire(error)))
+                return self._violation(f"a call of the unknown callback {_shown(message)}")
+            error = CallbackReleased(f"the callback {_shown(message)} is not known, or not any more")
+            self._refuse_value(message.id, error)
             return None
         try:
             args, kwargs = self._restored_args(message)
         except Exception as exc:
             if not answered:
                 return self._violation(f"a call of a callback that cannot be read: {exc}")
-            self._put(m.Failure(message.id, error_to_wire(exc)))
+            self._refuse_value(message.id, exc)
             return None
         name = f"callback {passed.id}"
         call = self._begin(message.id if answered else None, name, size, answered=answered)
@@ -269,6 +272,10 @@ class Callee(Half):
         return (
             None if all(given) else self._violation("a function was given back more often than it was passed")
         )
+
+    def _refuse_value(self, id: m.Id | None, exc: Exception) -> None:
+        """Answer what cannot be read, or called, with the error; it may quote what the peer sent."""
+        self.outbox.put(self._encode_error(id, error_to_wire(exc), False))
 
     def _in_use(self, id: m.Id | None) -> ev.Event:
         """A question under the id of a running call: any answer would be taken for that call's (MSG-3)."""
@@ -304,3 +311,7 @@ class Callee(Half):
             case Do.VIOLATION:
                 return self._violation(f"an acknowledgement for {call.method!r}, which is no stream")
         return None
+
+
+def _shown(message: m.Callback) -> str:
+    return repr(message.callback_id[:_SHOWN])

@@ -83,9 +83,17 @@ class Caller(Half):
         self.outbox.put(self.passage.encode(m.Callback(id, callback_id, args, kwargs=kwargs or None)))
 
     def give_back(self, counts: dict[str, int]) -> None:
-        """Say that this side holds these functions of the peer no more (CBK-6)."""
-        if counts and self.calls_back:
+        """Say that this side holds these functions no more, in as many messages as it takes (CBK-6)."""
+        if not counts or not self.calls_back:
+            return
+        try:
             self._put(m.CallbackRelease(counts))
+        except LimitExceeded:
+            if len(counts) == 1:  # not even its id fits into a frame: it stays the peer's
+                return
+            ids = list(counts)
+            for part in (ids[: len(ids) // 2], ids[len(ids) // 2 :]):
+                self.give_back({id: counts[id] for id in part})
 
     def cancel(self, call: OutgoingCall) -> bool:
         """Stop `call`: this side wants no more of it (CAN-1).

@@ -454,6 +454,42 @@ def test_where_one_is_refused_the_others_are_taken_all_the_same(most: int) -> No
     assert "error" in refused["args"]
 
 
+@pytest.mark.parametrize("bad", ["x" * 300, "\ud800"])
+def test_what_is_named_beside_what_is_no_id_is_taken_all_the_same(bad: str) -> None:
+    side = Side()
+    side.receive(
+        id="q", method="f", args=[], type="request",
+        callbackIds=[bad, "a"], streamIds=["__stream__x", "__stream__" + bad],
+    )  # fmt: skip
+    assert side.holder.callbacks == ["a"]
+    assert side.holder.arguments == ["__stream__x"]
+    [refused] = [message for message in side.sent() if message["type"] == "response"]
+    assert refused["args"]["error"]["name"] == "ProtocolError"
+
+
+def test_what_is_given_back_takes_as_many_messages_as_it_needs_cbk_6() -> None:
+    side = Side(limits=Limits(frame=2000))
+    counts = {f"{number}{chr(1) * 20}": number + 1 for number in range(100)}
+    side.connection.give_back(counts)
+    releases = [message["args"] for message in side.sent()]
+    assert len(releases) > 1
+    assert {id: count for release in releases for id, count in release.items()} == counts
+    assert sum(map(len, releases)) == 100
+    side.connection.give_back({"x" * 3000: 1, "y": 1})
+    assert [message["args"] for message in side.sent()] == [{"y": 1}]
+
+
+def test_an_error_of_the_reader_itself_fits_into_a_frame_msg_7() -> None:
+    def quote(value: Any) -> Any:
+        raise ValueError(f"cannot read {value}")
+
+    side = Side(limits=Limits(frame=4200), decode=quote)
+    side.receive(id="c", method="x" * 4100, args=[], type="callback")
+    side.receive(id="q", method="f", args=[{"k": "x" * 4100}], type="request")
+    said = [(message["id"], message["args"]["error"]["name"]) for message in side.sent()]
+    assert said == [("c", "CallbackReleased"), ("q", "ValueError")]
+
+
 @pytest.mark.parametrize("value", [{"k": "__stream__x"}, ["__stream__x"], "__stream__x"])
 def test_a_peer_that_lends_streams_and_no_functions(value: Any) -> None:
     side = Side(features=[feature for feature in ALL_FEATURES if feature != "callback"])
