@@ -566,7 +566,8 @@ export class Peer {
 
   #hello(id, args) {
     const [offer] = listOr(args);
-    if (listOr(args).length !== 1 || offer?.protocol !== 1 || !Array.isArray(offer.features)) { // HEL-4
+    const readable = listOr(args).length === 1 && offer?.protocol === 1 && Array.isArray(offer.features);
+    if (!readable || id === undefined) { // HEL-4
       this.#count();
       return this.#fail(id, new RpcError('ProtocolError', 'no hello of version 1'));
     }
