@@ -271,6 +271,9 @@ LENIENT = [
     '{"id":"1","method":"","type":"stream-end","version":"json"}',
     '{"id":"1","method":"","args":{"error":""},"type":"stream-error","version":"json"}',
     '{"id":"1","method":"","args":{"error":{"name":7}},"type":"response","version":"json"}',
+    '{"id":"1","method":"","args":{"error":"e"},"type":"response","callbackIds":["1"],"version":"json"}',
+    '{"id":"1","method":"","args":{},"type":"stream-end","streamIds":["__stream__1"],"version":"json"}',
+    '{"id":"1","method":"","args":{"cancelled":true},"type":"stream-end","callbackIds":["1"],"version":"json"}',
     '{"id":"1","method":"","args":{"error":0,"result":1},"type":"response","version":"json"}',
     '{"id":"1","method":"","args":{"result":{"__stream":true,"x":1}},"type":"response","version":"json"}',
 ]
