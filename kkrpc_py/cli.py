@@ -131,7 +131,7 @@ def _parse(words: list[str]) -> argparse.Namespace:
         from kkrpc_py.conformance import command as kit
 
         options = kit.parse(words[1:])
-        options.run = lambda options: _run(functools.partial(kit.execute, options), "asyncio")
+        options.run = _conformance
         return options
     if words[:1] != ["call"]:
         return parser.parse_args(words)
@@ -355,10 +355,21 @@ def _demo(options: argparse.Namespace) -> int:
     return _run(run, options.backend)
 
 
-def _run(run: Run, backend: str, address: str = "") -> int:
+def _conformance(options: argparse.Namespace) -> int:
+    from kkrpc_py.conformance import command as kit
+
+    # Testees are in process groups of their own, which a terminal that goes away does not tell. nohup
+    # has the signal ignored, and it stays so.
+    signals: tuple[signal.Signals, ...] = _SIGNALS
+    if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
+        signals = (*_SIGNALS, signal.SIGHUP)
+    return _run(functools.partial(kit.execute, options), "asyncio", signals=signals)
+
+
+def _run(run: Run, backend: str, address: str = "", signals: tuple[signal.Signals, ...] = _SIGNALS) -> int:
     """Run `run` on an event loop until it returns or a signal comes; what it raises is reported."""
     try:
-        return anyio.run(_until_signal, run, backend=backend)
+        return anyio.run(_until_signal, run, signals, backend=backend)
     except kk.RemoteError as exc:
         return _failed(f"{exc.name}: {exc.message}")
     except kk.KkrpcError as exc:
@@ -373,15 +384,15 @@ def _run(run: Run, backend: str, address: str = "") -> int:
         raise KeyboardInterrupt from exc
 
 
-async def _until_signal(run: Run) -> int:
+async def _until_signal(run: Run, signals: tuple[signal.Signals, ...]) -> int:
     """What `run` returns. The first signal cancels it, and everything is cleaned up; the second ends it."""
     ended_by: list[int] = []
     error: BaseException | None = None
     code = 0
 
     async def watch() -> None:
-        with anyio.open_signal_receiver(*_SIGNALS) as signals:
-            async for number in signals:
+        with anyio.open_signal_receiver(*signals) as received:
+            async for number in received:
                 ended_by.append(number)
                 tasks.cancel_scope.cancel()
                 break

@@ -135,7 +135,7 @@ async def _execute(options: argparse.Namespace) -> int:
     file: Path | None = options.known
     # A run takes minutes: whatever can be found out is found out before it.
     _check_files(options)
-    listed: dict[str, str] = {}
+    listed: dict[str, known.Entry] = {}
     if file is not None:
         listed = known.read(file, may_miss=options.write_baseline)
         known.check(listed, every)
@@ -198,6 +198,15 @@ def _write(done: Run, options: argparse.Namespace) -> None:
     Raises Unwritable where the file cannot be written after all; the report is on stdout then.
     """
     text = _FORMS[options.report](done, rules_of(spec_folder()), _again(options))
+    try:
+        _write_text(done, text, options)
+    except BrokenPipeError:
+        raise
+    except OSError as exc:
+        raise _Unusable(f"the report cannot be written: {exc}") from exc
+
+
+def _write_text(done: Run, text: str, options: argparse.Namespace) -> None:
     if options.output is None:
         _print(text, sys.stdout)
         if options.report != "text":

@@ -19,6 +19,8 @@ __all__ = ["FORM", "document"]
 
 FORM = 1
 _MOST_BYTES = 16_384
+_MOST_BITS = 4096
+_DEEPEST = 200
 
 
 def document(run: Run, rules: Mapping[str, Rule], options: Sequence[str] = ()) -> str:
@@ -42,15 +44,22 @@ def document(run: Run, rules: Mapping[str, Rule], options: Sequence[str] = ()) -
     return json.dumps(_readable(content), ensure_ascii=False, allow_nan=False, indent=2) + "\n"
 
 
-def _readable(value: Any) -> Any:
-    """`value` for any reader of JSON: without lone surrogates, and with finite numbers alone."""
+def _readable(value: Any, depth: int = 0) -> Any:
+    """`value` for any reader of JSON: no lone surrogates, finite numbers of a bearable length, not deep.
+
+    A testee's `describe` may hold anything, and a run must not lose its report by it.
+    """
+    if depth > _DEEPEST:
+        return "…"
     match value:
         case str():
             return value.encode("utf-8", "backslashreplace").decode()
         case dict():
-            return {_readable(str(key)): _readable(each) for key, each in value.items()}
+            return {_readable(str(key)): _readable(each, depth + 1) for key, each in value.items()}
         case list() | tuple():
-            return [_readable(each) for each in value]
+            return [_readable(each, depth + 1) for each in value]
+        case int() if value.bit_length() > _MOST_BITS:
+            return f"an integer of {value.bit_length()} bits"
         case None | bool() | int():
             return value
         case float() if abs(value) < float("inf"):
@@ -77,6 +86,8 @@ def _outcome(run: Run, outcome: Outcome, rules: Mapping[str, Rule], options: Seq
         "verdict": outcome.verdict.value,
         "seconds": round(outcome.seconds, 3),
     }
+    if outcome.before:
+        shown["before"] = outcome.before
     if outcome.noise:
         shown["noise"] = {"lines": outcome.noise, "first": frame_text(outcome.first_noise)}
     if outcome.reason:

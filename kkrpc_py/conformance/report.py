@@ -14,6 +14,7 @@ from kkrpc_py.conformance.results import Outcome, Run, TraceLine, Verdict
 from kkrpc_py.conformance.rules import Rule
 from kkrpc_py.conformance.shown import (
     again,
+    features_of,
     frame_text,
     noise_text,
     printable,
@@ -62,7 +63,10 @@ def outcome_lines(
         f"{case.rule}, {case.force}: {rule.summary if rule else 'not in protocol.md'}", "rule"
     )
     if outcome.reason:
-        yield from _wrapped(f"{_REASONS.get(outcome.verdict, '')}{outcome.reason}", outcome.verdict.value)
+        yield from _wrapped(
+            f"{_REASONS.get(outcome.verdict, '')}{outcome.reason}",
+            "known" if outcome.verdict is Verdict.ERROR else outcome.verdict.value,
+        )
     if failure is not None:
         yield f"  step      {step_text(case, failure)}"
         yield from _labelled("expected", failure.expected)
@@ -74,6 +78,8 @@ def outcome_lines(
             yield "  stderr    its last lines"
             for line in failure.stderr_tail.strip("\n").split("\n"):
                 yield f"    | {shortened(printable(line.rstrip()))}"
+    if outcome.before and failure is not None:
+        yield f"  process   shared with {outcome.before:,} cases played before it: alone it may pass"
     if noise := noise_text(outcome):
         yield f"  noise     {noise}"
     yield f"  again     {again(run, case, options)}"
@@ -116,9 +122,7 @@ def summary(run: Run) -> str:
 
 def _heading(run: Run) -> Iterator[str]:
     yield f"{testee_name(run.testee)}, {run.dialect} dialect"
-    features = run.testee.get("features")
-    if isinstance(features, list):
-        yield from _wrapped("features: " + (", ".join(sorted(map(str, features))) or "none"))
+    yield from _wrapped(f"features: {', '.join(features_of(run.testee)) or 'none'}")
 
 
 def _table(run: Run) -> Iterator[str]:

@@ -69,6 +69,8 @@ class Outcome:
     """For FAIL, ERROR, KNOWN and NON_STRICT."""
     reason: str = ""
     """For SKIP: the features that are missing. For KNOWN and STALE: what the list of known failures says."""
+    before: int = 0
+    """How many cases were played in the same process before it."""
     noise: int = 0
     """Lines of noise (FRM-4) that the testee wrote meanwhile."""
     first_noise: bytes = b""

@@ -17,6 +17,7 @@ from kkrpc_py.conformance.results import Failure, Outcome, Run
 __all__ = [
     "FEATURES",
     "again",
+    "features_of",
     "frame_text",
     "noise_text",
     "printable",
@@ -38,6 +39,7 @@ FEATURES = frozenset(
 _CBOR = b"\xd8\x18"
 _HEAD, _TAIL = 320, 80
 _MOST_DECODED = 4096
+_LONGEST_NAME = 100
 
 
 def printable(text: str, *, lines: bool = False) -> str:
@@ -101,14 +103,32 @@ def step_text(case: Case, failure: Failure) -> str:
 
 def testee_name(testee: Mapping[str, Any]) -> str:
     """Name and version, as `describe` gave them."""
-    words = [str(testee[key]) for key in ("name", "version") if testee.get(key) not in (None, "")]
+    words = [_said(testee[key]) for key in ("name", "version") if testee.get(key) not in (None, "")]
     return printable(" ".join(words)) or "a testee without a name"
+
+
+def _said(value: Any) -> str:
+    """A name that a testee gave, however long and of whatever type."""
+    match value:
+        case str():
+            return value if len(value) <= _LONGEST_NAME else f"{value[:_LONGEST_NAME]} …"
+        case bool() | float():
+            return str(value)
+        case int() if abs(value) < 10**18:
+            return str(value)
+        case _:
+            return f"({type(value).__name__})"
+
+
+def features_of(testee: Mapping[str, Any]) -> list[str]:
+    """The features that it named."""
+    named = testee.get("features")
+    return sorted({_said(each) for each in named}) if isinstance(named, list) else []
 
 
 def unknown_features(testee: Mapping[str, Any]) -> list[str]:
     """What the testee calls a feature and nobody else does: perhaps one of FEATURES, misspelt."""
-    named = testee.get("features")
-    return sorted({str(each) for each in named} - FEATURES) if isinstance(named, list) else []
+    return [name for name in features_of(testee) if name not in FEATURES]
 
 
 def noise_text(outcome: Outcome) -> str:

@@ -190,6 +190,27 @@ def test_a_report_that_cannot_be_written_is_not_lost() -> None:
     assert done.stderr.startswith("kkrpc-py conformance: /dev/full: ")
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a file that takes nothing")
+def test_a_stdout_that_takes_nothing_is_no_failed_case() -> None:
+    words = [*KIT, "--case", "call-3/null-*", "--", *BROKEN]
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(
+            words, cwd=ROOT, stdout=full, stderr=subprocess.PIPE, text=True, timeout=SECONDS
+        )
+    assert done.returncode == 2
+    assert done.stderr.startswith("kkrpc-py conformance: the report cannot be written: ")
+
+
+def test_a_reader_that_goes_away_is_told_of_as_ever() -> None:
+    words = [*KIT, "--case", "call-3/null-*", "--", *BROKEN]
+    with subprocess.Popen(words, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as kit:
+        assert kit.stdout is not None
+        kit.stdout.close()
+        assert kit.stderr is not None
+        assert kit.stderr.read() == b""
+        assert kit.wait(SECONDS) == 128 + signal.SIGPIPE
+
+
 def test_a_link_stays_a_link(tmp_path: Path) -> None:
     link = tmp_path / "latest"
     link.symlink_to(tmp_path / "report.txt")
@@ -243,14 +264,15 @@ def test_a_baseline_makes_the_next_run_good_until_an_entry_is_stale(tmp_path: Pa
     first = run_broken("--known", known, "--write-baseline")
     assert first.returncode == 0, first.stdout
     bad = [name for name, verdict in VERDICTS.items() if verdict in {"fail", "error"}]
-    assert json.loads(known.read_text("utf-8")) == {"known": dict.fromkeys(sorted(bad), "baseline")}
+    crash = {"verdict": "error", "reason": "baseline"}
+    listed = {name: crash if VERDICTS[name] == "error" else "baseline" for name in sorted(bad)}
+    assert json.loads(known.read_text("utf-8")) == {"known": listed}
 
     second = run_broken("--known", known)
     assert second.returncode == 0, second.stdout
     assert "KNOWN  call-3/nothing" in second.stdout
 
-    entries = {"call-3/null-is-a-result": "issue 7: null is lost", **dict.fromkeys(bad, "baseline")}
-    known.write_text(json.dumps({"known": entries}))
+    known.write_text(json.dumps({"known": {"call-3/null-is-a-result": "issue 7: null is lost", **listed}}))
     third = run_broken("--known", known)
     assert third.returncode == 1
     assert "STALE  call-3/null-is-a-result" in third.stdout
@@ -429,7 +451,7 @@ def sleeper(tmp_path: Path) -> Iterator[tuple[list[str], Path]]:
 
 
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="needs /proc")
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_leaves_no_child(sleeper: tuple[list[str], Path], number: signal.Signals) -> None:
     command, path = sleeper
     kit = subprocess.Popen(
@@ -444,6 +466,22 @@ def test_a_signal_leaves_no_child(sleeper: tuple[list[str], Path], number: signa
         kit.wait()
     assert (kit.returncode, printed, complaint) == (128 + number, b"", b"")
     assert not is_alive(child)
+
+
+def test_nohup_is_heeded(sleeper: tuple[list[str], Path]) -> None:
+    command, path = sleeper
+    words = ["sh", "-c", 'trap "" HUP; exec "$@"', "sh", *KIT, "--timeout", "600", "--", *command]
+    kit = subprocess.Popen(words, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    try:
+        wait_for(path)
+        kit.send_signal(signal.SIGHUP)
+        # The kit gets both, in this order: had the first one ended it, the code would be another.
+        kit.send_signal(signal.SIGTERM)
+        kit.communicate(timeout=SECONDS)
+    finally:
+        kit.kill()
+        kit.wait()
+    assert kit.returncode == 128 + signal.SIGTERM
 
 
 def test_a_terminal_sees_how_far_it_is() -> None:

@@ -11,10 +11,11 @@ import pytest
 from kkrpc_py.conformance import known
 from kkrpc_py.conformance.cases import Case
 from kkrpc_py.conformance.files import Unwritable
-from kkrpc_py.conformance.known import KnownError
+from kkrpc_py.conformance.known import Entry, KnownError
 from kkrpc_py.conformance.results import Failure, Outcome, Run, Verdict
 
 FAILURE = Failure(step=0, expected="this", seen="that")
+LISTED = {"str-5/a": Entry("x"), "str-5/b": Entry("why")}
 FAILS = (Verdict.FAIL, Verdict.ERROR, Verdict.NON_STRICT)
 
 
@@ -47,7 +48,8 @@ def judged(run: Run) -> list[tuple[str, str, str]]:
 
 
 def test_what_is_listed_is_known_or_stale() -> None:
-    run = known.apply(run_of(**EVERYTHING), {f"str-5/{name}": f"why {name}" for name in EVERYTHING})
+    entries = {f"str-5/{name}": Entry(f"why {name}", may_crash=True) for name in EVERYTHING}
+    run = known.apply(run_of(**EVERYTHING), entries)
     assert judged(run) == [
         ("a", "stale", "why a"),
         ("b", "known", "why b"),
@@ -58,26 +60,38 @@ def test_what_is_listed_is_known_or_stale() -> None:
     assert [each.failure for each in run.outcomes] == [None, FAILURE, FAILURE, None, FAILURE]
 
 
+def test_a_crash_of_what_is_known_to_fail_is_news() -> None:
+    entries = {"str-5/a": Entry("why a"), "str-5/b": Entry("why b"), "str-5/c": Entry("why c")}
+    run = known.apply(run_of(b=Verdict.FAIL, c=Verdict.ERROR), entries)
+    assert judged(run) == [("b", "known", "why b"), ("c", "error", "known to fail (why c), not to crash")]
+    assert not run.passed
+
+
 def test_what_is_not_listed_stays_as_it_is() -> None:
     run = run_of(**EVERYTHING)
-    assert known.apply(run, {"str-5/z": "why"}) == run
+    assert known.apply(run, {"str-5/z": Entry("why")}) == run
 
 
 def test_a_run_of_known_failures_is_good_and_a_stale_one_is_not() -> None:
-    assert known.apply(run_of(a=Verdict.PASS, b=Verdict.FAIL), {"str-5/b": "why"}).passed
-    assert not known.apply(run_of(a=Verdict.PASS, b=Verdict.FAIL), {"str-5/a": "x", "str-5/b": "why"}).passed
+    assert known.apply(run_of(a=Verdict.PASS, b=Verdict.FAIL), {"str-5/b": Entry("why")}).passed
+    assert not known.apply(run_of(a=Verdict.PASS, b=Verdict.FAIL), LISTED).passed
 
 
 def test_a_baseline_makes_the_run_good_and_forgets_nothing() -> None:
     run = run_of(**EVERYTHING, f=Verdict.FAIL)
-    before = {"str-5/a": "passes now", "str-5/c": "issue 3", "str-5/d": "skipped", "str-5/z": "not run"}
+    before = {
+        "str-5/a": Entry("passes now"),
+        "str-5/c": Entry("issue 3"),
+        "str-5/d": Entry("skipped"),
+        "str-5/z": Entry("not run"),
+    }
     after = known.baseline(run, before)
     assert after == {
-        "str-5/b": "baseline",
-        "str-5/c": "issue 3",
-        "str-5/d": "skipped",
-        "str-5/f": "baseline",
-        "str-5/z": "not run",
+        "str-5/b": Entry("baseline"),
+        "str-5/c": Entry("issue 3", may_crash=True),
+        "str-5/d": Entry("skipped"),
+        "str-5/f": Entry("baseline"),
+        "str-5/z": Entry("not run"),
     }
     assert known.apply(run, after).passed
 
@@ -85,12 +99,12 @@ def test_a_baseline_makes_the_run_good_and_forgets_nothing() -> None:
 def test_what_is_not_strict_needs_no_entry_and_keeps_one() -> None:
     run = run_of(a=Verdict.NON_STRICT)
     assert known.baseline(run, {}) == {}
-    assert known.baseline(run, {"str-5/a": "issue 4"}) == {"str-5/a": "issue 4"}
+    assert known.baseline(run, {"str-5/a": Entry("issue 4")}) == {"str-5/a": Entry("issue 4")}
 
 
 def test_a_file_is_read_as_it_was_written(tmp_path: Path) -> None:
     path = tmp_path / "known.json"
-    entries = {"str-5/b": "issue 2, größer", "str-5/a": "baseline"}
+    entries = {"str-5/b": Entry("issue 2, größer", may_crash=True), "str-5/a": Entry("baseline")}
     known.write(path, entries)
     assert known.read(path) == entries
     assert path.read_text("utf-8").startswith('{\n  "known": {\n    "str-5/a": "baseline",\n')
@@ -105,7 +119,11 @@ def test_a_file_is_read_as_it_was_written(tmp_path: Path) -> None:
         ('{"known": []}', "is not of the form"),
         ('{"known": {}, "unknown": {}}', "is not of the form"),
         ('{"known": {"str-5/a": ""}}', "str-5/a: there is no reason"),
-        ('{"known": {"str-5/a": 1}}', "str-5/a: there is no reason"),
+        ('{"known": {"str-5/a": 1}}', "str-5/a: it is no reason"),
+        ('{"known": {"str-5/a": {"reason": "why"}}}', "str-5/a: it is no reason"),
+        ('{"known": {"str-5/a": {"verdict": "pass", "reason": "why"}}}', "str-5/a: it is no reason"),
+        ('{"known": {"str-5/a": {"verdict": "fail", "reason": "why", "x": 1}}}', "str-5/a: it is no reason"),
+        ('{"known": {"str-5/a": {"verdict": "error", "reason": " "}}}', "str-5/a: there is no reason"),
         ("[" * 100_000, "recursion"),
         (b"\xff", "utf-8"),
     ],
@@ -127,12 +145,20 @@ def test_a_file_that_is_not_there_is_refused(tmp_path: Path) -> None:
 
 def test_an_entry_that_is_no_case_is_refused() -> None:
     cases = [outcome.case for outcome in run_of(**EVERYTHING).outcomes]
-    known.check({"str-5/a": "why"}, cases)
+    known.check({"str-5/a": Entry("why")}, cases)
     with pytest.raises(KnownError, match="no case has the id str-5/x, str-5/z"):
-        known.check({"str-5/z": "why", "str-5/a": "why", "str-5/x": "why"}, cases)
+        known.check({"str-5/z": Entry("why"), "str-5/a": Entry("why"), "str-5/x": Entry("why")}, cases)
 
 
 def test_a_baseline_is_json_that_others_read(tmp_path: Path) -> None:
     path = tmp_path / "known.json"
-    known.write(path, known.baseline(run_of(b=Verdict.FAIL), {}))
-    assert json.loads(path.read_text("utf-8")) == {"known": {"str-5/b": "baseline"}}
+    known.write(path, known.baseline(run_of(b=Verdict.FAIL, c=Verdict.ERROR), {}))
+    assert json.loads(path.read_text("utf-8")) == {
+        "known": {"str-5/b": "baseline", "str-5/c": {"verdict": "error", "reason": "baseline"}}
+    }
+
+
+def test_a_failure_may_say_that_it_is_one(tmp_path: Path) -> None:
+    path = tmp_path / "known.json"
+    path.write_text('{"known": {"str-5/a": {"verdict": "fail", "reason": "why"}}}')
+    assert known.read(path) == {"str-5/a": Entry("why")}

@@ -77,7 +77,7 @@ def run_of(*outcomes: Outcome, **keys: Any) -> Run:
 
 EVERYTHING = run_of(
     Outcome(case("passes", 0), Verdict.PASS, 0.5, noise=1200, first_noise=b"noise \xff\x00 ]]>"),
-    Outcome(case("fails"), Verdict.FAIL, 1.5, FAILURE),
+    Outcome(case("fails"), Verdict.FAIL, 1.5, FAILURE, before=1059),
     Outcome(case("crashes", 1), Verdict.ERROR, 0.25, dataclasses.replace(FAILURE, step=None)),
     Outcome(case("lacks", 1), Verdict.SKIP, reason="cbor, superjson"),
     Outcome(case("lacks-too", 3), Verdict.SKIP, reason="cbor, superjson"),
@@ -150,6 +150,7 @@ def test_a_block_has_all_that_one_needs_to_know() -> None:
     assert f'      0.250 < CBOR, 28 bytes: {FRAME.hex()} = {{"id": "1", "type": "stream-chunk"}}' in content
     assert "      0.500 < \\xff\\xfe\\x00 half \\xc3" in content
     assert "    | Error: it broke" in content
+    assert "  process   shared with 1,059 cases played before it: alone it may pass\n" in content
     assert re.search(
         r'  1\.500 < \{"id":"1","args":\{"value":"x+ … 100,033 bytes in all … x+END"\}\}\n', content
     )
@@ -403,8 +404,31 @@ def test_a_cut_within_a_character_is_no_reason_for_hex() -> None:
 
 
 def test_numbers_that_json_has_not_are_written_as_text() -> None:
-    run = dataclasses.replace(GOOD, testee={"name": float("nan"), "of": {1: {2}}})
-    assert json.loads(jsonreport.document(run, RULES))["testee"] == {"name": "nan", "of": {"1": "{2}"}}
+    run = dataclasses.replace(GOOD, testee={"name": float("nan"), "of": {1: {2}}, "size": 10**6000})
+    assert json.loads(jsonreport.document(run, RULES))["testee"] == {
+        "name": "nan",
+        "of": {"1": "{2}"},
+        "size": "an integer of 19932 bits",
+    }
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_no_report_is_lost_by_what_describe_said(form: str) -> None:
+    deep: list[Any] = []
+    for _ in range(5000):
+        deep = [deep]
+    testee = {
+        "name": deep,
+        "version": 10**6000,
+        "features": ["x" * 10**6, deep, {"a": 1}, None, 1.5],
+        "more": deep,
+    }
+    text = FORMS[form](dataclasses.replace(EVERYTHING, testee=testee), RULES, ())
+    if form == "json":
+        jsonschema.Draft202012Validator(SCHEMA).validate(json.loads(text))
+    else:
+        assert len(text) < 30_000
+        assert "(list) (int)" in text
 
 
 # How things are shown ------------------------------------------------------------------------
