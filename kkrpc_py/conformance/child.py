@@ -129,8 +129,7 @@ class Child:
         self.inbox.clear()
         self._errors.clear()
         self.noise, self.first_noise = 0, b""
-        if not self._splitter.is_broken:
-            self.fault = ""
+        # A fault stays: one that came behind the last answer of the case before would be seen by nobody.
 
     def note(self, text: str) -> None:
         """Put a line of the kit's own into the trace."""

@@ -16,7 +16,7 @@ from kkrpc_py.conformance.patterns import Context, Mismatch, PatternError, brief
 from kkrpc_py.conformance.talk import Session, StepFailed, Talk, shown
 from kkrpc_py.conformance.wire import Message, cbor_frame
 
-__all__ = ["FEATURES", "describe", "hello", "play"]
+__all__ = ["FEATURES", "describe", "hello", "leave", "play"]
 
 FEATURES: Final = tuple("credit batch result cancel cbor callback stream-arguments kwargs metadata".split())
 """What the kit's hello names in the session "all"."""
@@ -56,9 +56,10 @@ async def describe(session: Session) -> Mapping[str, Any]:
     return found
 
 
-async def play(session: Session, case: Case) -> None:
+async def play(session: Session, case: Case) -> Talk:
     """Run the steps and the check at the end; `StepFailed` where the case fails, with its step."""
-    player = _Player(Talk(session))
+    talk = Talk(session)
+    player = _Player(talk)
     for index, step in enumerate(case.steps):
         try:
             await player.step(index, step)
@@ -71,6 +72,23 @@ async def play(session: Session, case: Case) -> None:
             raise
     if not any("exit" in step for step in case.steps):
         await player.check_end()
+    return talk
+
+
+async def leave(talk: Talk, cases: int) -> None:
+    """End a process that has played so many cases; `StepFailed` unless it leaves as testee.md says.
+
+    Also what came since the answer to the last `reset` is looked at. Here shows what the cases left running.
+    """
+    talk.child.note("the end of the input")
+    talk.child.close_input()
+    try:
+        await talk.exit([0])
+    except StepFailed as failed:
+        expected = (
+            f"at the end of a process that has played {cases} case{'s'[: cases != 1]}: {failed.expected}"
+        )
+        raise StepFailed(expected, failed.seen, crashed=True) from None
 
 
 class _Player:

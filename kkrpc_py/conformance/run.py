@@ -16,7 +16,7 @@ import anyio
 
 from kkrpc_py.conformance.cases import Case
 from kkrpc_py.conformance.child import StartError, start
-from kkrpc_py.conformance.play import describe, hello, play
+from kkrpc_py.conformance.play import describe, hello, leave, play
 from kkrpc_py.conformance.results import Failure, Outcome, Run, Verdict
 from kkrpc_py.conformance.talk import Session, StepFailed
 
@@ -25,7 +25,7 @@ __all__ = ["TesteeUnusable", "run"]
 SHARED_CASES: Final = 20
 """How many cases of one session a worker takes at once."""
 LEAVE_SECONDS: Final = 2.0
-"""What a process that is needed no more has to end by itself. It is not judged any more."""
+"""What the process that only described itself has to end. That is judged in those that play."""
 
 
 class TesteeUnusable(Exception):
@@ -158,32 +158,38 @@ class _Runner:
                 self._done(index, Outcome(case, Verdict.ERROR, failure=failure))
                 return unit or self._next(None)
             session = Session(child, first.session, self._features, self._timeout, fresh=first.fresh)
-            greeted = False
-            while True:
-                while unit:
-                    index, case = unit.pop(0)
-                    outcome = await self._play(session, case, greet=not greeted)
-                    greeted = True
-                    self._done(index, outcome)
-                    if outcome.verdict is not Verdict.PASS or case.fresh:
-                        if outcome.verdict is Verdict.PASS:
-                            await child.end(LEAVE_SECONDS)
-                        return unit or self._next(None)
-                following = self._next(first.session)
-                if following is None or following[0][1].session != first.session or following[0][1].fresh:
-                    await child.end(LEAVE_SECONDS)
-                    return following
-                unit = following
 
-    async def _play(self, session: Session, case: Case, *, greet: bool) -> Outcome:
+            def is_last() -> bool:
+                # Asked once a case has passed, so that units are not taken before there is time for them.
+                nonlocal unit
+                unit = unit or self._next(first.session) or []
+                return not unit or unit[0][1].session != first.session or unit[0][1].fresh
+
+            played = 0
+            while True:
+                index, case = unit.pop(0)
+                outcome, ended = await self._play(session, case, played, is_last)
+                self._done(index, outcome)
+                played += 1
+                if ended:
+                    return unit or self._next(None)
+
+    async def _play(
+        self, session: Session, case: Case, played: int, is_last: Callable[[], bool]
+    ) -> tuple[Outcome, bool]:
+        """Play a case behind that many others of its process; and whether the process has ended with it."""
         began = time.monotonic()
         child = session.child
         child.begin_case()
-        verdict, failure = Verdict.PASS, None
+        verdict, failure, ended = Verdict.PASS, None, True
         try:
-            if greet:
+            if not played:
                 await hello(session)
-            await play(session, case)
+            talk = await play(session, case)
+            # A process of its own has ended with its case.
+            ended = case.fresh or is_last()
+            if ended and not case.fresh:
+                await leave(talk, played + 1)
         except StepFailed as failed:
             verdict = Verdict.ERROR if failed.crashed else Verdict.FAIL
             if verdict is Verdict.FAIL and case.force != "MUST" and not failed.basic:
@@ -195,11 +201,13 @@ class _Runner:
             where = traceback.format_exc(limit=-1).splitlines()
             seen = f"the kit itself failed: {error!r}, {' '.join(where[1:3]).strip()}"
             failure = Failure(None, "a case that can be played", seen, child.trace(), child.stderr_tail())
-        return Outcome(
+        outcome = Outcome(
             case,
             verdict,
             time.monotonic() - began,
             failure,
+            before=played,
             noise=child.noise,
             first_noise=child.first_noise,
         )
+        return outcome, ended

@@ -21,7 +21,7 @@ FEATURES = [name for name in sys.argv[1:] if "=" not in name]
 OPTIONS = {
     name: json.loads(value) for name, _, value in (option.partition("=") for option in sys.argv[1:]) if value
 }
-state: dict[str, Any] = {"running": 0, "stay": False, "asked": 0}
+state: dict[str, Any] = {"running": 0, "stay": False, "asked": 0, "code": 0, "last": ""}
 
 
 def write(data: bytes) -> None:
@@ -122,6 +122,16 @@ def do_stay() -> None:
     state["stay"] = True
 
 
+def do_after_reset(text: str) -> None:
+    """Say that behind the answer to `reset`."""
+    state["after_reset"] = text
+
+
+def do_at_end(code: int, last: str = "") -> None:
+    """At the end of the input it says that, and exits so."""
+    state.update(code=code, last=last)
+
+
 def do_spawn(file: str, away: bool = False) -> None:
     """Start a process that holds the pipes, of the same group or away from it, and write its id down."""
     code = [sys.executable, "-I", "-S", "-c", "import time; time.sleep(600)"]
@@ -160,7 +170,8 @@ def main() -> None:
             if not data:
                 if state["stay"]:
                     time.sleep(600)
-                sys.exit(3 if pending else 0)
+                write(state["last"].encode())
+                sys.exit(3 if pending else state["code"])
             pending += data
         line, pending = pending.split(b"\n", 1)
         try:
@@ -181,6 +192,8 @@ def main() -> None:
         write(json.dumps(answered).encode() + b"\n")
         if method == "later":
             do_say(*message["args"])
+        elif method == "reset" and "after_reset" in state:
+            do_say(state.pop("after_reset"))
 
 
 if __name__ == "__main__":

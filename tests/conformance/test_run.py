@@ -105,10 +105,85 @@ async def test_after_a_failure_the_process_is_another_one() -> None:
     assert [str(verdict) for verdict in verdicts(found)] == ["pass", "fail", "pass", "pass", "error", "pass"]
 
 
-async def test_what_a_case_left_unread_is_not_seen_by_the_next() -> None:
-    release = '{"method":"","args":{"f":1},"type":"callback-release"}'
+RELEASE = '{"method":"","args":{"f":1},"type":"callback-release"}'
+OPENED = {"id": "s", "method": "", "args": {"result": {"__stream": True}}, "type": "response"}
+ACK = '{"id":"s","method":"","args":{"n":1,"b":1},"type":"stream-ack"}'
+
+
+@pytest.mark.parametrize(
+    ("steps", "expected", "seen"),
+    [
+        ([{"call": "at_end", "args": [9]}], "exit 0 within", "it exited with 9"),
+        # A code that means something elsewhere is none here.
+        ([{"call": "at_end", "args": [4]}], "exit 0 within", "it exited with 4"),
+        ([{"call": "stay"}], "exit 0 within 2 seconds", "it runs on"),
+        ([{"call": "at_end", "args": [0, '{"id":"c"']}], "FRM-9", "half a frame"),
+        (
+            [{"call": "at_end", "args": [0, '{"type":"respons"}\n']}],
+            "nobody may write",
+            "no type of a message",
+        ),
+        (
+            [{"call": "at_end", "args": [0, '{"id":1,"type":"stream-end"}\n']}],
+            "no step expects",
+            "stream-end",
+        ),
+        ([{"call": "at_end", "args": [0, ACK]}], "FRM-9", "half a frame"),
+        ([{"call": "at_end", "args": [0, ACK + "\n"]}], "no step expects", "stream-ack"),
+    ],
+    ids=["code", "other-code", "stays", "half", "no-message", "message", "no-line-feed", "ack-of-nothing"],
+)
+async def test_a_shared_process_that_ends_badly_is_an_error_of_its_last_case(
+    steps: list[Any], expected: str, seen: str
+) -> None:
+    cases = [passed("a"), case("b", *steps), passed("c", force="SHOULD"), passed("d", fresh=True)]
+    told: list[Outcome] = []
+    found = await play(cases, jobs=1, progress=told.append)
+    assert [str(verdict) for verdict in verdicts(found)] == ["pass", "pass", "error", "pass"]
+    assert [str(outcome.verdict) for outcome in told] == ["pass", "pass", "error", "pass"]
+    failure = found.outcomes[2].failure
+    assert failure is not None
+    assert failure.step is None
+    assert failure.expected.startswith("at the end of a process that has played 3 cases: ")
+    assert expected in failure.expected
+    assert seen in failure.seen
+    assert ("note", b"the end of the input") in [(line.direction, line.data) for line in failure.trace]
+
+
+@pytest.mark.parametrize("last", ["", "bye\n", "\n\n", f"{RELEASE}\n", f"{ACK}\n{ACK}\n"], ids=range(5))
+async def test_a_shared_process_may_say_at_its_end_what_may_come_at_any_time(last: str) -> None:
+    passing = [{"send": OPENED}, {"call": "at_end", "args": [0, last]}]
+    found = await play([case("a", *passing, session=("callback", "credit"))], "callback", "credit", jobs=1)
+    assert verdicts(found) == [Verdict.PASS], found.outcomes[0].failure
+    assert found.outcomes[0].noise == (last == "bye\n")
+
+
+async def test_each_process_ends_with_a_case_of_its_own() -> None:
+    # Each session has a process, and so has what comes behind a failure.
+    end = {"call": "at_end", "args": [9]}
     cases = [
-        case("a", say(release), session=("callback",)),
+        case("a", end),
+        failed("b"),
+        case("c", end),
+        case("d", end, session=("batch",)),
+        case("e", end, session="superjson"),
+    ]
+    found = await play(cases, "batch", "superjson", jobs=1)
+    assert [str(verdict) for verdict in verdicts(found)] == ["pass", "fail", "error", "error", "error"]
+    assert [outcome.before for outcome in found.outcomes] == [0, 1, 0, 0, 0]
+
+
+async def test_what_nobody_may_write_is_seen_by_the_next_case_at_the_latest() -> None:
+    # Said with the answer to the last question of the case, or right behind it.
+    late = case("a", {"call": "after_reset", "args": ['{"type":"respons"}']})
+    found = await play([late, passed("b"), passed("c")], jobs=1)
+    assert sorted(map(str, verdicts(found)[:2])) == ["fail", "pass"]
+    assert verdicts(found)[2] is Verdict.PASS
+
+
+async def test_what_a_case_left_unread_is_not_seen_by_the_next() -> None:
+    cases = [
+        case("a", say(RELEASE), session=("callback",)),
         case("b", {"expect": {"type": "callback-release", "args": {"f": 1}}}, session=("callback",)),
     ]
     found = await play(cases, "callback", jobs=1, timeout=1.5)
