@@ -25,6 +25,8 @@ from tests.conformance.mutants.mutant import STALE, Mutant, Patching
 from tests.conformance.mutants.table import MUTANTS
 
 BY_NAME = {mutant.name: mutant for mutant in MUTANTS}
+SAMPLE_ERROR = 0.05
+"""What a sample may be off; those near the edge are played against all cases for the page."""
 ROW = re.compile(r"\| ([a-z0-9-]+) \| ([A-Z]+-\d+) \| .+ \| ([\d.]+) % \| (\d+): (.+) \|")
 
 
@@ -72,22 +74,17 @@ def test_the_patch_is_what_runs() -> None:
 
 @pytest.mark.anyio
 async def test_some_mutants_are_caught() -> None:
-    """A few mutants, each with the cases that are to catch it, and some that are not."""
-    wanted = {
-        "integer-ids-as-text": "msg-2/",
-        "falsy-results-lost": "call-3/",
-        "cancel-unanswered": "can-4/",
+    """A few mutants, each with some of the cases that are to catch it, and with those of the others."""
+    wanted, shared = expected(), {case.id: case for case in load() if not case.fresh}
+    few = {
+        name: [id for id in wanted[name] if id in shared][:3]
+        for name in ("integer-ids-as-text", "falsy-results-lost", "release-unsent")
     }
-    shared = [case for case in load() if not case.fresh]
-    cases = [
-        case
-        for prefix in wanted.values()
-        for case in [case for case in shared if case.id.startswith(prefix)][:4]
-    ]
+    cases = [shared[id] for id in {id for each in few.values() for id in each}]
     with anyio.fail_after(60):
-        for name, prefix in wanted.items():
-            caught = await caught_by(name, cases, timeout=1.0)
-            assert any(is_caught for id, is_caught in caught.items() if id.startswith(prefix))
+        for name, ids in few.items():
+            caught = await caught_by(name, cases, timeout=0.7)
+            assert [id for id in ids if not caught[id]] == []
             assert not all(caught.values())
         caught = await caught_by("-", cases, timeout=5.0)
         assert [id for id, is_caught in caught.items() if is_caught] == []
@@ -132,4 +129,4 @@ async def test_the_mutant_is_caught_and_alive(mutant: Mutant) -> None:
         caught = await caught_by(mutant.name, to_play(mutant.name, wanted, cases), timeout=2.0, jobs=3)
     assert [id for id in wanted[mutant.name] if not caught[id]] == []
     tried = [caught[case.id] for case in sample(cases)]
-    assert tried.count(False) / len(tried) >= ALIVE
+    assert tried.count(False) / len(tried) >= ALIVE - SAMPLE_ERROR

@@ -49,7 +49,7 @@ MUTANTS = (
     ),
     Mutant(
         "release-unsent", "CBK-6", "nothing is said of functions that are held no more",
-        _CALLER, "        if counts and self.calls_back:\n", "        if False:\n",
+        _CALLER, "        if not counts or not self.calls_back:\n", "        if True:\n",
     ),
     Mutant(
         "held-functions-unbounded", "CBK-7", "any number of the peer's functions is held",
