@@ -169,6 +169,15 @@ def test_the_json_report_of_a_broken_testee() -> None:
     assert done.stderr.endswith(": FAILED, 3 bad\n")
 
 
+def test_a_failure_in_a_shared_process_says_so() -> None:
+    cases = ["call-3/falsy-values-are-results", "call-3/null-is-a-result", "call-3/nothing"]
+    done = run("--case", *cases, "--jobs", "1", "--report", "json")
+    before = {each["id"]: each.get("before", 0) for each in json.loads(done.stdout)["outcomes"]}
+    # In the order of the file: what failed is the last of its process.
+    assert sorted(before.values()) == [0, 1, 2]
+    assert before["call-3/nothing"] == list(before).index("call-3/nothing")
+
+
 def test_an_old_report_is_replaced(tmp_path: Path) -> None:
     output = tmp_path / "report.txt"
     output.write_text("old\n" * 100_000)
