@@ -139,6 +139,9 @@ def test_a_match(pattern: Any, value: Any) -> None:
         ({"$words": {"set": [{"int": "1"}, {"int": "1"}]}}, Words({"set": [{"int": "1"}, {"int": "2"}]}), ""),
         ({"$words": {"set": [{"int": "1"}]}}, [1], ""),
         ({"$words": {"list": [{"int": "1"}, {"int": "2"}]}}, [2, 1], ""),
+        ({"$words": {"list": [{"int": "1"}, {"int": "2"}]}}, [1], ""),
+        ({"$words": {"list": [{"int": "1"}, {"int": "2"}]}}, [1, 2, 3], ""),
+        ({"$words": {"map": [[{"text": "a"}, {"int": "1"}]]}}, {"a": 1, "b": 2}, ""),
         ({"$words": {"map": [[{"text": "a"}, {"int": "1"}]]}}, {"a": 2}, ""),
         ({"$words": {"bytes": "00ff"}}, {"bytes": "00ff"}, ""),
         ({"$tagged": {"bytes": "00ff"}}, BYTES, ""),
@@ -212,6 +215,15 @@ def test_what_was_captured_can_be_used_and_what_was_tried_in_vain_is_forgotten()
 def test_the_keys_of_a_message(pattern: dict[str, Any], fields: dict[str, Any], path: str | None) -> None:
     found = match_message(pattern, fields, Context())
     assert (found and found.path) == path
+
+
+@pytest.mark.parametrize("key", "id args callbackIds streamIds kwargs meta path value".split())
+def test_a_key_that_the_protocol_names_is_there_only_where_a_pattern_gives_it(key: str) -> None:
+    message = {"method": "", "type": "get", key: None}
+    found = match_message({"type": "get"}, message, Context())
+    assert found is not None
+    assert (found.path, found.expected) == (key, "nothing there")
+    assert match_message({"type": "get", key: None}, message, Context()) is None
 
 
 def test_which_message_a_pattern_is_for() -> None:

@@ -164,6 +164,20 @@ ROWS: dict[str, Row] = {
     "expect-tells-ids-apart": bad(
         say(result(1, "1")), expect({"result": 1}, 1), step=1, expected='"id": 1', seen="not expected yet"
     ),
+    "expect-tells-a-number-from-a-float": bad(
+        say(result(1, id=1.0)),
+        expect({"result": 1}, id=1),
+        step=1,
+        expected="a message",
+        seen="nothing of it",
+    ),
+    "expect-tells-a-number-from-true": bad(
+        say(result(1, id=True)),
+        expect({"result": 1}, id=1),
+        step=1,
+        expected="a message",
+        seen="nothing of it",
+    ),
     "expect-by-type": good(
         say(result(1, "a"), chunk(5)),
         {"expect": {"id": {"$capture": "i"}, "type": "stream-chunk", "args": {"value": 5}}},
