@@ -69,6 +69,10 @@ class Session:
     """The features that the kit's hello named."""
     agreed: frozenset[str] = frozenset()
     """Those of them that the testee's answer named too."""
+    functions: set[str] = dataclasses.field(default_factory=set)
+    """The ids of all functions that the kit has passed."""
+    streams: set[tuple[type, Any]] = dataclasses.field(default_factory=set)
+    """The ids of all streams that the kit has opened or named."""
     calls: int = 0
 
     @property
@@ -141,6 +145,9 @@ class Talk:
             if isinstance(features, list) and not self.session.named:  # a second hello changes nothing
                 self._hello_id = id
                 self.session.named = frozenset(name for name in features if isinstance(name, str))
+        functions = message.get("callbackIds")
+        if isinstance(functions, list):
+            self.session.functions.update(name for name in functions if isinstance(name, str))
         if kind == "response" and isinstance(args, dict):
             result = args.get("result")
             if isinstance(result, dict) and result.get("__stream") is True:
@@ -159,6 +166,7 @@ class Talk:
 
     def book(self, id: Any) -> Produced:
         """The book of a stream of the kit."""
+        self.session.streams.add(_book_key(id))
         return self._books.setdefault(_book_key(id), Produced())
 
     # Waiting -------------------------------------------------------------------------------------
@@ -207,10 +215,12 @@ class Talk:
 
     def _note_taken(self, message: Message) -> None:
         fields = message.fields
-        if fields["type"] == "stream-ack" and self._is_ack(fields):
-            book = self.book(fields["id"])
-            book.n += fields["args"]["n"]
-            book.b += fields["args"]["b"]
+        if fields["type"] == "stream-ack":
+            found = _acknowledged(fields)
+            if found is not None and _book_key(fields["id"]) in self._books:
+                book = self.book(fields["id"])
+                book.n += found[0]
+                book.b += found[1]
         elif fields["type"] == "response" and self._hello_id is not None:
             args = fields.get("args")
             result = args.get("result") if isinstance(args, dict) else None
@@ -219,20 +229,11 @@ class Talk:
                 said = frozenset(name for name in features if isinstance(name, str))
                 self.session.agreed = self.session.named & said
 
-    def _is_ack(self, fields: Mapping[str, Any]) -> bool:
-        """Whether the message is a well-formed acknowledgement of a stream of the kit."""
-        number = {"$between": [0, 2**53]}
-        pattern = {"id": {"$any": True}, "type": "stream-ack", "args": {"n": number, "b": number}}
-        return (
-            patterns.match_message(pattern, fields, Context()) is None
-            and _book_key(fields["id"]) in self._books
-        )
-
     def acknowledged(self, id: Any) -> Produced:
         """The book of a stream of the kit, with all acknowledgements that have arrived."""
         book = self.book(id)
         while (found := self.take(id=id, type="stream-ack")) is not None:
-            if not self._is_ack(found[1].fields):
+            if _acknowledged(found[1].fields) is None:
                 raise StepFailed("acknowledgements of the form of CRD-2", shown(found[1]))
         return book
 
@@ -255,10 +256,14 @@ class Talk:
             raise StepFailed("no message that no step expects", f"{shown(left[0])}{more}")
 
     def _may_come(self, message: Message) -> bool:
-        kind = message.fields["type"]
-        if kind == "stream-ack":
-            return "credit" in self.session.agreed and self._is_ack(message.fields)
-        return kind == "callback-release" and "callback" in self.session.named
+        fields = message.fields
+        if fields["type"] == "stream-ack":
+            known = _book_key(fields.get("id")) in self.session.streams
+            return known and "credit" in self.session.agreed and _acknowledged(fields) is not None
+        if fields["type"] == "callback-release":
+            released = _released(fields)
+            return "callback" in self.session.named and bool(released) and released <= self.session.functions
+        return False
 
     # Calls of the kit ----------------------------------------------------------------------------
 
@@ -317,8 +322,32 @@ def _outline(template: Any, captured: Mapping[str, Any]) -> Mapping[str, Any]:
     """What the kit itself looks at in a message that it sends."""
     if not isinstance(template, dict):
         return {}
-    keys = ("id", "type", "method", "streamIds", "args")
+    keys = ("id", "type", "method", "callbackIds", "streamIds", "args")
     return {key: resolve(template[key], captured) for key in keys if key in template}
+
+
+def _acknowledged(fields: Mapping[str, Any]) -> tuple[int, int] | None:
+    """The two counts of an acknowledgement; None if it has not the form of CRD-2."""
+    anything = {"$any": True}
+    pattern = {"id": anything, "type": "stream-ack", "args": {"n": anything, "b": anything}}
+    if patterns.match_message(pattern, fields, Context()) is not None:
+        return None
+    n, b = fields["args"]["n"], fields["args"]["b"]
+    return (int(n), int(b)) if _is_count(n, 0) and _is_count(b, 0) else None
+
+
+def _released(fields: Mapping[str, Any]) -> set[str]:
+    """The ids that a release names; none of them if it has not the form of section 3."""
+    pattern = {"type": "callback-release", "args": {"$type": "object"}}
+    if patterns.match_message(pattern, fields, Context()) is not None:
+        return set()
+    args = fields["args"]
+    return set(args) if all(_is_count(count, 1) for count in args.values()) else set()
+
+
+def _is_count(value: Any, least: int) -> bool:
+    # As everywhere in patterns 20.0 is the integer 20: a language may have no other way to write it.
+    return patterns.match({"$type": "integer"}, value, Context()) is None and value >= least
 
 
 def _padded(line: bytes, length: int) -> bytes:

@@ -38,6 +38,10 @@ def batch(*values: Any, id: Any = "s") -> str:
     return line(id, "stream-chunk", {"values": list(values)})
 
 
+def release(args: Any) -> str:
+    return json.dumps({"method": "", "args": args, "type": "callback-release"})
+
+
 def say(*lines: str) -> dict[str, Any]:
     return {"call": "say", "args": list(lines)}
 
@@ -82,7 +86,9 @@ HELD = {"id": "s", "method": "", "args": {"result": {"__stream": True}}, "type":
 SENT = b"\xd8\x18" + bytes([0x40 | 14]) + bytes.fromhex("a264747970656367657462696401")
 # Two of these are the credit of bytes.
 LONG = chunk("x" * (131_072 - len(chunk(""))))
-RELEASE = '{"method":"","args":{"f":1},"type":"callback-release"}'
+RELEASE = release({"f": 1})
+# Nobody answers it, and it passes functions.
+NOTIFY = {"method": "f", "args": [], "type": "callback"}
 ACK = line("s", "stream-ack", {"n": 10, "b": 500})
 # {"id": "x", "type": "response", "args": {"result": h'00ff'}}
 CBOR = "a3626964617864747970656872657370 6f6e73656461726773a166726573756c744200ff".replace(" ", "")
@@ -463,14 +469,50 @@ ROWS: dict[str, Row] = {
         expected="no message",
         seen='"result": 1',
     ),
-    "quiet-a-release": good(say(RELEASE), {"quiet": True}, session=["callback"]),
+    "quiet-a-release": good(
+        {"send": {**NOTIFY, "callbackIds": ["f"]}}, say(RELEASE), {"quiet": True}, session=["callback"]
+    ),
+    "quiet-a-release-of-two-with-counts": good(
+        {"write": [{"text": json.dumps({**NOTIFY, "callbackIds": ["g", 5, "h"]}) + "\n"}]},
+        say(release({"g": 2, "h": 20.0})),
+        session=["callback"],
+    ),
+    **{
+        f"quiet-a-release-{name}": bad(
+            {"send": {**NOTIFY, "callbackIds": ["f"]}},
+            say(json.dumps(message) if isinstance(message, dict) else message),
+            {"quiet": True},
+            step=2,
+            expected="no message",
+            seen="callback-release",
+            session=["callback"],
+        )
+        for name, message in {
+            "of-nobody": release({"nobody": 7}),
+            "of-one-and-nobody": release({"f": 1, "nobody": 1}),
+            "of-nothing": release({}),
+            "of-none": release({"f": 0}),
+            "of-half": release({"f": 1.5}),
+            "of-true": release({"f": True}),
+            "of-text": release({"f": "1"}),
+            "of-rubbish": release("rubbish"),
+            "of-a-list": release(["f"]),
+            "with-an-id": {"id": 1, **json.loads(RELEASE)},
+        }.items()
+    },
     "quiet-a-release-after-a-hello-of-the-case": good(
         {"send": request("kkrpc.hello", {"protocol": 1, "features": ["callback"]})},
         expect({"result": {"$has": {"protocol": 1}}}),
+        {"send": {**NOTIFY, "callbackIds": ["f"]}},
         say(RELEASE),
     ),
     "quiet-a-release-toward-a-stock-peer": bad(
-        say(RELEASE), {"quiet": True}, step=1, expected="no message", seen="callback-release"
+        {"send": {**NOTIFY, "callbackIds": ["f"]}},
+        say(RELEASE),
+        {"quiet": True},
+        step=2,
+        expected="no message",
+        seen="callback-release",
     ),
     "end-something-left": bad(
         {"call": "later", "args": [chunk(1)]},
@@ -627,6 +669,30 @@ ROWS: dict[str, Row] = {
         step=2,
         expected="CRD-2",
         seen="-1",
+        session="all",
+    ),
+    "acks-half": bad(
+        {"send": HELD},
+        say(line("s", "stream-ack", {"n": 20.5, "b": 0})),
+        {"acks": {"id": "s"}},
+        step=2,
+        expected="CRD-2",
+        seen="20.5",
+        session="all",
+    ),
+    "acks-of-a-float": good(
+        {"send": HELD},
+        say(line("s", "stream-ack", {"n": 20.0, "b": 2**60})),
+        {"acks": {"id": "s", "n": 20, "b": 2**60}},
+        session="all",
+    ),
+    "a-half-ack-may-not-come": bad(
+        {"send": HELD},
+        say(line("s", "stream-ack", {"n": 1, "b": 0.5})),
+        {"quiet": True},
+        step=2,
+        expected="no message",
+        seen="0.5",
         session="all",
     ),
     "an-ack-may-come": good({"send": HELD}, say(ACK), {"quiet": True}, session="all"),

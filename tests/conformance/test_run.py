@@ -106,6 +106,7 @@ async def test_after_a_failure_the_process_is_another_one() -> None:
 
 
 RELEASE = '{"method":"","args":{"f":1},"type":"callback-release"}'
+PASSED = {"method": "f", "args": [], "type": "callback", "callbackIds": ["f"]}
 OPENED = {"id": "s", "method": "", "args": {"result": {"__stream": True}}, "type": "response"}
 ACK = '{"id":"s","method":"","args":{"n":1,"b":1},"type":"stream-ack"}'
 
@@ -152,7 +153,7 @@ async def test_a_shared_process_that_ends_badly_is_an_error_of_its_last_case(
 
 @pytest.mark.parametrize("last", ["", "bye\n", "\n\n", f"{RELEASE}\n", f"{ACK}\n{ACK}\n"], ids=range(5))
 async def test_a_shared_process_may_say_at_its_end_what_may_come_at_any_time(last: str) -> None:
-    passing = [{"send": OPENED}, {"call": "at_end", "args": [0, last]}]
+    passing = [{"send": PASSED}, {"send": OPENED}, {"call": "at_end", "args": [0, last]}]
     found = await play([case("a", *passing, session=("callback", "credit"))], "callback", "credit", jobs=1)
     assert verdicts(found) == [Verdict.PASS], found.outcomes[0].failure
     assert found.outcomes[0].noise == (last == "bye\n")
@@ -183,7 +184,7 @@ async def test_what_nobody_may_write_is_seen_by_the_next_case_at_the_latest() ->
 
 async def test_what_a_case_left_unread_is_not_seen_by_the_next() -> None:
     cases = [
-        case("a", say(RELEASE), session=("callback",)),
+        case("a", {"send": PASSED}, say(RELEASE), session=("callback",)),
         case("b", {"expect": {"type": "callback-release", "args": {"f": 1}}}, session=("callback",)),
     ]
     found = await play(cases, "callback", jobs=1, timeout=1.5)
