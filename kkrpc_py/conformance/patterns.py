@@ -73,7 +73,10 @@ def brief(value: Any) -> str:
     except RecursionError:
         return f"a {type(value).__name__}, nested too deep to show"
     except (ValueError, TypeError):
-        text = repr(value)
+        try:
+            text = repr(value)
+        except (ValueError, RecursionError):  # Python writes no more than 4300 digits at once
+            return f"a {type(value).__name__}, too long to show"
     if len(text) > _BRIEF:
         text = f"{text[: _BRIEF // 2]} … {text[-_BRIEF // 3 :]} ({len(text)} characters)"
     return text.encode("utf-8", "backslashreplace").decode()

@@ -22,6 +22,8 @@ FEATURES: Final = tuple("credit batch result cancel cbor callback stream-argumen
 """What the kit's hello names in the session "all"."""
 BATCH: Final = (2, 256)
 """How many values a batch may hold (BAT-2)."""
+NAME: Final = 200
+"""How many characters of the testee's name and version, and of each feature, are kept."""
 
 
 async def hello(session: Session) -> None:
@@ -39,10 +41,10 @@ async def hello(session: Session) -> None:
 
 
 async def describe(session: Session) -> Mapping[str, Any]:
-    """What the testee says of itself; `StepFailed` if it does not."""
+    """What the testee says of itself, as far as testee.md knows it; `StepFailed` if it does not."""
     found = (await Talk(session).call("describe", [])).get("result")
     wanted = {
-        "protocol": {"$type": "integer"},
+        "protocol": 1,
         "name": {"$type": "string"},
         "version": {"$type": "string"},
         "features": {"$type": "list"},
@@ -51,9 +53,16 @@ async def describe(session: Session) -> Mapping[str, Any]:
     if wrong is not None:
         raise StepFailed(f"describe(){wrong.path}: {wrong.expected}", wrong.seen)
     assert isinstance(found, dict)
-    if not all(isinstance(name, str) for name in found["features"]):
-        raise StepFailed("describe().features: text alone", brief(found["features"]))
-    return found
+    features = found["features"]
+    if not all(isinstance(name, str) for name in features):
+        raise StepFailed("describe().features: text alone", brief(features))
+    # All of it stands in every report, so nothing is kept that was not looked at or has no bound.
+    return {
+        "protocol": 1,
+        "name": found["name"][:NAME],
+        "version": found["version"][:NAME],
+        "features": list(dict.fromkeys(name[:NAME] for name in features)),
+    }
 
 
 async def play(session: Session, case: Case) -> Talk:

@@ -43,7 +43,9 @@ class TraceLine:
     """Since the case began."""
     direction: Direction
     data: bytes
-    """Whole frames or lines, without a JSON line's line feed; for a note its text in UTF-8."""
+    """Whole frames or lines, without a JSON line's line feed; for a note its text in UTF-8.
+
+    Of more than 4 KB the beginning, and how many bytes it was."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -84,7 +86,7 @@ class Run:
     command: tuple[str, ...]
     dialect: str
     testee: Mapping[str, Any]
-    """What `describe` answered."""
+    """What `describe` answered: the four keys of testee.md, long texts cut."""
     outcomes: tuple[Outcome, ...]
     seconds: float
 

@@ -283,3 +283,5 @@ def test_what_is_shown_is_one_short_line() -> None:
     assert len(brief("x" * 10_000)) < 400
     assert "10002 characters" in brief("x" * 10_000)
     assert brief(resolve({"$nested": [5000, 1]}, {})) == "a list, nested too deep to show"
+    assert brief(10**6000) == "a int, too long to show"
+    assert brief([10**6000, BYTES, object()]) == "a list, too long to show"

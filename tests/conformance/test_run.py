@@ -15,6 +15,9 @@ import pytest
 from kkrpc_py.conformance import child as child_module
 from kkrpc_py.conformance.cases import Case
 from kkrpc_py.conformance.child import start
+from kkrpc_py.conformance.jsonreport import document
+from kkrpc_py.conformance.junit import xml
+from kkrpc_py.conformance.report import text
 from kkrpc_py.conformance.results import Outcome, Run, Verdict
 from kkrpc_py.conformance.run import TesteeUnusable as Unusable  # by its own name pytest takes it for tests
 from kkrpc_py.conformance.run import run
@@ -58,6 +61,31 @@ async def test_a_run_says_who_was_tested_and_how() -> None:
     assert found.testee == {"protocol": 1, "name": "scripted", "version": "0", "features": ["floats"]}
     assert found.passed
     assert 0 < found.outcomes[0].seconds <= found.seconds
+
+
+DEEP = "[" * 900 + "]" * 900
+HUGE = "9" * 6000
+ANY_DIGITS = [SCRIPTED[0], "-X", "int_max_str_digits=0", *SCRIPTED[1:]]
+
+
+async def test_what_nobody_asked_for_and_long_names_are_in_no_report() -> None:
+    said = (
+        f'{{"protocol":1.0,"name":"{"n" * 5000}","version":"{"v" * 5000}","deep":{DEEP},"huge":{HUGE},'
+        f'"features":["floats","floats","{"f" * 5000}"]}}'
+    )
+    with anyio.fail_after(30):
+        found = await run([*ANY_DIGITS, f"describe={said}"], [passed(features=frozenset(("floats",)))])
+    kept = {
+        "protocol": 1,
+        "name": "n" * 200,
+        "version": "v" * 200,
+        "features": ["floats", "f" * 200],
+    }
+    assert found.testee == kept
+    assert type(found.testee["protocol"]) is int
+    assert verdicts(found) == [Verdict.PASS]
+    for report in (text, document, xml):
+        assert "n" * 50 in report(found, {})
 
 
 async def test_outcomes_come_in_the_order_of_the_cases_and_progress_as_they_happen() -> None:
@@ -387,7 +415,21 @@ UNUSABLE: list[tuple[list[str], str]] = [
     ([*SCRIPTED, 'describe={"protocol":1,"name":"x","version":"1","features":[1]}'], "features: text alone"),
     (
         [*SCRIPTED, 'describe={"protocol":true,"name":"x","version":"1","features":[]}'],
-        ".protocol: a integer",
+        ".protocol: 1, seen true",
+    ),
+    (
+        [*SCRIPTED, 'describe={"protocol":2,"name":"x","version":"1","features":[]}'],
+        ".protocol: 1, seen 2",
+    ),
+    (
+        [*ANY_DIGITS, f'describe={{"protocol":{HUGE},"name":"x","version":"1","features":[]}}'],
+        ".protocol: 1, seen",
+    ),
+    ([*ANY_DIGITS, f'describe={{"protocol":1,"name":{HUGE}}}'], ".name: a string"),
+    ([*SCRIPTED, f'describe={{"protocol":1,"name":{DEEP}}}'], ".name: a string"),
+    (
+        [*SCRIPTED, f'describe={{"protocol":1,"name":"x","version":"1","features":[{DEEP}]}}'],
+        "features: text alone",
     ),
     ([sys.executable, "-c", "import sys; sys.exit('cannot go on')"], "exited with 1\ncannot go on"),
     ([sys.executable, "-c", "import time; time.sleep(60)"], "nothing of it within"),
