@@ -110,6 +110,18 @@ async def test_acknowledgements_toward_a_congested_stream_pile_up_nothing() -> N
         await peer.close()
 
 
+async def test_a_producer_that_is_cancelled_while_it_waits_for_room_is_forgotten() -> None:
+    async with scripted(API()) as (channel, peer):
+        await peer.send(request("first", "large"))
+        await until(lambda: channel.congested)
+        await peer.send(*(request(number, "large") for number in range(50)))
+        await until(lambda: len(channel._writer._wakes) > 40)
+        await peer.send(*(cancel(number) for number in range(50)))
+        await until(lambda: len(channel.connection.incoming) == 1)
+        assert len(channel._writer._wakes) <= 1
+        await peer.close()
+
+
 async def test_a_consumer_of_values_that_lie_there_can_be_cancelled() -> None:
     """And lets the other tasks run, though it never waits for anything."""
     async with scripted() as (channel, peer), anyio.create_task_group() as tg:
