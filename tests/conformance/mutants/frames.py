@@ -84,8 +84,8 @@ MUTANTS = (
         "            known = None\n",
     ),
     Mutant(
-        "stock-read-length", "FRM-10", "a line of 65,536 bytes is written as it is",
-        _CODEC, "if self.stock and not len(text) % _STOCK_READ:", "if False:",
+        "stock-forgotten", "FRM-10", "the peer is never taken for a stock one: nothing is padded, escaped or refused for it",
+        _CODEC, "        self.stock = True\n", "        self.stock = False\n",
     ),
     Mutant(
         "not-ascii", "FRM-11", "JSON toward a stock peer is UTF-8",
