@@ -298,8 +298,7 @@ class Producer:
 
     def leave(self) -> None:
         """The producer has ended, in whatever way: nothing of the channel's knows it any more."""
-        if self._place is not None:
-            self._link.forget(self.wake)
+        self._link.forget(self.wake)
 
     def wake(self) -> None:
         """Something has changed for whoever waits here."""

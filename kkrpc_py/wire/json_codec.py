@@ -211,7 +211,7 @@ class JsonReader:
             value = self._any.decode(text)
         except (msgspec.MsgspecError, ValueError, RecursionError) as error:
             value = _loads_unpaired(text, error)
-        return _without_bytes_form(value) if marked else value
+        return _without_bytes_form(value, b"true" in text or b"false" in text) if marked else value
 
     def salvage(self, text: bytes) -> tuple[Any, Any, Any, Any]:
         """`id`, `type`, `callbackIds` and `streamIds` of a message that `loads` refused for its bounds.
@@ -308,22 +308,24 @@ def _finite(text: str) -> float:
 _CONTAINER_TYPES = frozenset((list, dict))
 
 
-def _without_bytes_form(value: Any) -> Any:
+def _without_bytes_form(value: Any, booleans: bool) -> Any:
+    """`value` with bytes for kkrpc's form of them; `booleans`: there are some in the text."""
     if type(value) is dict:
         if len(value) == 2 and _is_bytes_form(value):
             data = value["data"]
-            kinds = set(map(type, data))
-            if kinds == {int}:
+            if (
+                not booleans
+            ):  # they would pass for numbers, and to look at each item takes longer than all else
                 try:
                     return bytes(data)
-                except ValueError:
+                except (TypeError, ValueError):
                     pass
-            if kinds <= {int, float}:
+            if set(map(type, data)) <= {int, float}:
                 # As JavaScript fills a Uint8Array.
                 return bytes(int(item) % 256 for item in data)
         for key, item in value.items():
             if type(item) in _CONTAINER_TYPES:
-                value[key] = _without_bytes_form(item)
+                value[key] = _without_bytes_form(item, booleans)
     elif type(value) is list and not _CONTAINER_TYPES.isdisjoint(map(type, value)):
-        value[:] = map(_without_bytes_form, value)
+        value[:] = [_without_bytes_form(item, booleans) for item in value]
     return value

@@ -467,6 +467,43 @@ def test_what_is_named_beside_what_is_no_id_is_taken_all_the_same(bad: str) -> N
     assert refused["args"]["error"]["name"] == "ProtocolError"
 
 
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"method": 5, "args": [], "type": "request"},
+        {"method": "f", "args": [], "type": "request", "kwargs": 1},
+        {"method": 5, "args": [], "type": "callback"},
+        {"type": "set", "value": 1},
+        {"type": "response", "args": None},
+        {"type": "stream-chunk", "args": {"values": []}},
+        {"method": "f", "args": [], "type": "request", "id": True},
+    ],
+)
+def test_what_a_malformed_message_names_is_taken_to_be_given_back_cbk_6(fields: dict[str, Any]) -> None:
+    side = Side()
+    side.receive(**{"id": "q", **fields}, callbackIds=["a"], streamIds=["__stream__x"])
+    assert side.holder.callbacks == ["a"]
+    assert side.holder.arguments == ["__stream__x"]
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"method": "f", "args": [], "type": "request"},
+        {"method": "C", "args": [], "type": "construct"},
+        {"path": ["a"], "value": 1, "type": "set"},
+        {"method": "1", "args": [], "type": "callback"},
+    ],
+)
+def test_what_is_named_under_an_id_in_use_is_taken_to_be_given_back_cbk_6(fields: dict[str, Any]) -> None:
+    side = Side()
+    side.asked()
+    [event] = side.receive(id="q", **fields, callbackIds=["a"], streamIds=["__stream__x"])
+    assert isinstance(event, ev.Violated)
+    assert side.holder.callbacks == ["a"]
+    assert side.holder.arguments == ["__stream__x"]
+
+
 def test_what_is_given_back_takes_as_many_messages_as_it_needs_cbk_6() -> None:
     side = Side(limits=Limits(frame=2000))
     counts = {f"{number}{chr(1) * 20}": number + 1 for number in range(100)}

@@ -146,6 +146,8 @@ def test_only_integers_are_bounded_by_their_digits(text: str) -> None:
         ('{"type":"Uint8Array","data":[1],"x":{"type":"Uint8Array","data":[2]}}',
          {"type": "Uint8Array", "data": [1], "x": b"\x02"}),
         ('{"type":"Buffer","data":[1]}', {"type": "Buffer", "data": [1]}),
+        ('[true,{"type":"Uint8Array","data":[1,300,0.5]},{"type":"Uint8Array","data":[0,false]}]',
+         [True, b"\x01\x2c\x00", {"type": "Uint8Array", "data": [0, False]}]),
     ],
 )  # fmt: skip
 def test_kkrpcs_form_of_bytes(text: str, value: Any) -> None:
