@@ -313,9 +313,8 @@ def _without_bytes_form(value: Any, booleans: bool) -> Any:
     if type(value) is dict:
         if len(value) == 2 and _is_bytes_form(value):
             data = value["data"]
-            if (
-                not booleans
-            ):  # they would pass for numbers, and to look at each item takes longer than all else
+            # Booleans would pass for numbers, and a look at each item costs more than all else.
+            if not booleans:
                 try:
                     return bytes(data)
                 except (TypeError, ValueError):
