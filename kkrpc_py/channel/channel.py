@@ -134,17 +134,16 @@ class RPCChannel:
             if isinstance(byte_stream, ByteReceiveStream)
             else self._receive_item
         )
-        self._exposed = Exposed(expose)
+        self.exposed = Exposed(expose)
         self._interceptors = tuple(interceptors)
         self._tracebacks = tracebacks
         self._passthrough = passthrough
         self._lost_hook: Callable[[ChannelClosed], Awaitable[ChannelClosed]] | None = None
         self._preamble = b""
         self._error: KkrpcError | None = None
+        self._when_closed: dict[Callable[[], None], None] = {}
         self._crash: BaseException | None = None
-        self._entered = False
-        self._stopping = False
-        self._ended_cleanly = False
+        self._entered = self._stopping = self._ended_cleanly = False
         self._lost_error: KkrpcError | None = None
         self._reader_scope = anyio.CancelScope(shield=True)
 
@@ -157,6 +156,21 @@ class RPCChannel:
     def begin_with(self, preamble: bytes) -> None:
         """Write `preamble` before the first message."""
         self._preamble = preamble
+
+    def attach(self, name: str, namespace: Any) -> None:
+        """Expose `namespace` under `name` beside the API. Raises ValueError where the name is taken."""
+        self.exposed.attach(name, namespace)
+
+    def when_closed(self, tell: Callable[[], None]) -> None:
+        """Call `tell`, which raises nothing, once nothing can be called any more; maybe at once."""
+        if self.closed:
+            tell()
+        else:
+            self._when_closed[tell] = None
+
+    def forget_closed(self, tell: Callable[[], None]) -> None:
+        """Do not call `tell` any more."""
+        self._when_closed.pop(tell, None)
 
     def call_back_on_threads(self) -> None:
         """Run plain functions that the peer calls back on a thread, one after the other; not on the loop.
@@ -275,7 +289,7 @@ class RPCChannel:
         self.portal = Portal(self._pool, self.post, self._closed_error, context)
         self._dispatcher = Dispatcher(
             self,
-            self._exposed,
+            self.exposed,
             self._interceptors,
             self._pool,
             self._threads,
@@ -283,6 +297,7 @@ class RPCChannel:
             tracebacks=self._tracebacks,
         )
         self._holding.send = self._dispatcher.produce
+        self.exposed.tell_attached(self)
         self._task_group.start_soon(self._read, name="kkrpc_py reader")
         self._task_group.start_soon(self._write, name="kkrpc_py writer")
         return self
@@ -336,6 +351,9 @@ class RPCChannel:
             self._fail(call, self._closed_error())
         self._settled_event.set()
         self._writer.wake_waiting()
+        for tell in tuple(self._when_closed):
+            tell()
+        self._when_closed.clear()
 
     def _stop(self) -> None:
         """Cancel everything that runs for the peer; the writer ends when it has nothing left."""
@@ -366,16 +384,8 @@ class RPCChannel:
                 _log.warning("the byte stream did not close in time")
 
     def _closed_error(self) -> KkrpcError:
-        """A fresh exception for each of those who wait: they are raised in different tasks."""
-        error = self._error
-        assert error is not None
-        if isinstance(error, ChannelClosed):
-            again = ChannelClosed(error.message, exit_code=error.exit_code, stderr_tail=error.stderr_tail)
-            again.__cause__ = error.__cause__
-            return again
-        closed = ChannelClosed(f"the channel was closed: {error}")
-        closed.__cause__ = error
-        return closed
+        assert self._error is not None
+        return ChannelClosed.because_of(self._error)
 
     def crash(self, exc: BaseException) -> None:
         self._crash = exc

@@ -34,12 +34,14 @@ from kkrpc_py.channel.listing import (
     size_of,
 )
 from kkrpc_py.channel.lookup import (
+    ATTACHED_HOOK,
     FUNCTIONS,
     METHOD_OBJECTS,
     MISSING,
     UNLISTED_MARK,
     class_attribute,
     class_dict,
+    face_of,
     instance_dict,
     is_descriptor,
     mro,
@@ -61,13 +63,47 @@ class Exposed:
     def __init__(self, api: Any) -> None:
         if issubclass(type(api), (type, types.ModuleType)):
             raise TypeError(f"expose an object or a dict, not the {type(api).__name__} {api.__name__!r}")
-        self._api = api
+        self._given = api
+        self._api = face_of(api)
+        self._attached: dict[str, Any] = {}
+        """Namespaces beside the API."""
         self._handlers: dict[tuple[int, int, str], Handler] = {}
         self._names: dict[int, ClassNames] = {}
         self._methods: dict[str, tuple[type, Mapping[str, Any], Any, Handler]] = {}
         """Methods of the object itself that were called: its class, that class's attributes, what stood there
         under the name, and the handler; a short way to the same answer as long as all of it holds."""
-        self._names_of(type(api))
+        self._names_of(type(self._api))
+
+    def attach(self, name: str, namespace: Any) -> None:
+        """Expose `namespace` under `name` beside the API. Raises ValueError where the name is taken."""
+        if not public(name) or "." in name:
+            raise ValueError(f"{name!r} is no name that a peer could call")
+        known = self._attached.get(name, MISSING)
+        if known is not MISSING or self.namespace(name) is not MISSING or self._has_method(name):
+            raise ValueError(f"{name!r} is exposed already")
+        self._attached[name] = face_of(namespace)
+
+    def namespace(self, name: str) -> Any:
+        """What the peer sees as the namespace of that name; MISSING if there is none."""
+        if name in self._attached:
+            return self._attached[name]
+        return MISSING if self._api is None else namespace_at(self._api, name)
+
+    def tell_attached(self, channel: Any) -> None:
+        """Tell the API, and the namespaces right below it, that `channel` exposes them, if they ask for it."""
+        api = self._given
+        below = api if type(api) is dict else {**_class_values(type(api)), **instance_dict(api)}
+        for found in (api, *below.values()):
+            hook = class_attribute(type(found), ATTACHED_HOOK)
+            if type(hook) is types.FunctionType:
+                hook(found, channel)
+
+    def _has_method(self, name: str) -> bool:
+        if self._api is None:
+            return False
+        if type(self._api) is dict:
+            return name in self._api
+        return self._method_at(self._api, name)[0] is not MISSING
 
     def find(self, method: str) -> Handler:
         """The handler at the dotted path `method`.
@@ -148,8 +184,13 @@ class Exposed:
 
     def _through(self, method: str, parents: str, what: str = "Method") -> Any:
         """What the last name of the path is to be looked up in."""
-        owner = self._root()
-        for segment in parents.split("."):
+        segments = parents.split(".")
+        owner = self._attached.get(segments[0])
+        if owner is not None:
+            del segments[0]
+        else:
+            owner = self._root()
+        for segment in segments:
             owner = namespace_at(owner, segment)
             if owner is MISSING:
                 raise MethodNotFound(f"{what} path {method} not found at {segment}")
@@ -198,6 +239,10 @@ class Exposed:
             self._handlers.clear()
         self._handlers[key] = handler
         return handler
+
+
+def _class_values(cls: type) -> dict[str, Any]:
+    return {name: found for each in reversed(mro(cls)) for name, found in class_dict(each).items()}
 
 
 def _function_in(names: dict[Any, Any], segment: str) -> Any:

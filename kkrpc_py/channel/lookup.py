@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 __all__ = [
+    "ATTACHED_HOOK",
     "FUNCTIONS",
     "METHOD_OBJECTS",
     "MISSING",
@@ -22,6 +23,7 @@ __all__ = [
     "by_class_statement",
     "class_attribute",
     "class_dict",
+    "face_of",
     "instance_attribute",
     "instance_dict",
     "is_annotated",
@@ -35,6 +37,11 @@ MISSING: Any = object()
 NAMESPACE_MARK = "__kkrpc_namespace__"
 UNLISTED_MARK = "__kkrpc_unlisted__"
 """In a class whose objects no path leads to or through: what belongs to a channel is for its own holder."""
+FACE_MARK = "__kkrpc_face__"
+"""In a class whose objects show the peer another object in their place: the name of the attribute that holds
+it. What the application calls of them is nobody's API."""
+ATTACHED_HOOK = "__kkrpc_attached__"
+"""A method that is told of each channel which starts to expose the object."""
 FUNCTIONS = (types.FunctionType, types.MethodType, types.BuiltinFunctionType)
 METHOD_OBJECTS = (staticmethod, classmethod, functools.partialmethod)
 """What stands in a class for a method and is no function."""
@@ -126,10 +133,18 @@ def bound(owner: Any, segment: str) -> Any:
     return found.__get__(owner, type(owner)) if type(found) is types.FunctionType else owner
 
 
+def face_of(found: Any) -> Any:
+    """What the peer sees of an object: most often the object."""
+    name = class_attribute(type(found), FACE_MARK)
+    return found if name is MISSING else instance_dict(found).get(name, MISSING)
+
+
 def namespace_at(owner: Any, segment: str) -> Any:
     """The namespace under that name: what else a path leads through there is nothing."""
-    if not public(segment):
-        return MISSING
+    return face_of(_namespace_at(owner, segment)) if public(segment) else MISSING
+
+
+def _namespace_at(owner: Any, segment: str) -> Any:
     if type(owner) is dict:
         found = owner.get(segment, MISSING)
         return found if _may_hold_names(found) else MISSING

@@ -14,12 +14,21 @@
     ├── ProtocolError           the peer broke a rule of spec/protocol.md
     ├── LimitExceeded           a bound of `Limits` was hit, here or at the peer
     ├── NotSerializable         a value that no agreed codec carries exactly; also TypeError
-    └── InternalError           a fault of this library; its text stays on this side
+    ├── InternalError           a fault of this library; its text stays on this side
+    └── StreamingError          of the named streams; `code` is DevTools Kit's
+        ├── UnknownStream       no such channel or stream for this side; also LookupError
+        ├── StreamClosed        it has ended, and takes no more
+        ├── StreamChannelExists a hub's channel of that name exists
+        ├── StreamOverflow      a subscriber was too slow, and had chosen to be told
+        ├── StreamGap           chunks were missed, and the reader had chosen to be told
+        ├── WouldBlock          `write` finds no room
+        ├── UploadDisconnected  the uploading session is gone; also ConnectionError
+        └── StateConflict       a change of a shared state lost against another
 
-`library` has what this library raises by itself, `remote` what the peer's handlers raise and the users'
-own classes among it, `mapping` the way between exceptions and `ErrorValue`, the dialect-free form of an
-error on the wire. None of them owns where exceptions are caught: that is `channel.dispatch`, the one
-boundary between handlers and the wire.
+`library` has what this library raises by itself, `streaming` what the named streams raise, `remote` what the
+peer's handlers raise and the users' own classes among it, `mapping` the way between exceptions and
+`ErrorValue`, the dialect-free form of an error on the wire. None of them owns where exceptions are caught:
+that is `channel.dispatch`, the one boundary between handlers and the wire.
 """
 
 from __future__ import annotations
@@ -45,6 +54,17 @@ from kkrpc_py.errors.remote import (
     PropertyNotFound,
     RemoteError,
 )
+from kkrpc_py.errors.streaming import (
+    StateConflict,
+    StreamChannelExists,
+    StreamClosed,
+    StreamGap,
+    StreamingError,
+    StreamOverflow,
+    UnknownStream,
+    UploadDisconnected,
+    WouldBlock,
+)
 
 __all__ = [
     "NO_API",
@@ -63,8 +83,17 @@ __all__ = [
     "PropertyNotFound",
     "ProtocolError",
     "RemoteError",
+    "StateConflict",
+    "StreamChannelExists",
+    "StreamClosed",
+    "StreamGap",
+    "StreamOverflow",
+    "StreamingError",
+    "UnknownStream",
+    "UploadDisconnected",
     "ValidationFailed",
     "ValidationIssue",
+    "WouldBlock",
     "error_from_wire",
     "error_to_wire",
 ]

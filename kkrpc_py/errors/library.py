@@ -96,6 +96,17 @@ class ChannelClosed(KkrpcError, ConnectionError):
         self.exit_code = exit_code
         self.stderr_tail = stderr_tail
 
+    @classmethod
+    def because_of(cls, error: KkrpcError) -> ChannelClosed:
+        """A fresh one for each of those who wait, since they raise it in different tasks."""
+        if not isinstance(error, ChannelClosed):
+            closed = cls(f"the channel was closed: {error}")
+            closed.__cause__ = error
+            return closed
+        closed = cls(error.message, exit_code=error.exit_code, stderr_tail=error.stderr_tail)
+        closed.__cause__ = error.__cause__
+        return closed
+
     def __str__(self) -> str:
         text = self.message
         if self.exit_code is not None:

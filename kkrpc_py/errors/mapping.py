@@ -23,6 +23,7 @@ from kkrpc_py.errors.remote import (
     RemoteError,
     make_remote,
 )
+from kkrpc_py.errors.streaming import STREAMING_ERRORS, StreamingError
 
 __all__ = ["NO_API", "ErrorValue", "error_from_wire", "error_to_wire"]
 
@@ -114,6 +115,8 @@ def _exception(
             return lib.CallCancelled(message)
         case "ProtocolError":
             return lib.ProtocolError(message)
+    if error.name in STREAMING_ERRORS:
+        return STREAMING_ERRORS[error.name].from_wire(message, fields)
     return make_remote(error.name, message, error.stack, cause, fields, registry)
 
 
@@ -272,6 +275,8 @@ _TAKEN = frozenset(("name", "message", "stack", "cause"))
 def _public_fields(exc: BaseException) -> dict[str, Any]:
     """The public attributes, in slots or not. An error of this library's says all in its text."""
     kind = type(exc)
+    if isinstance(exc, StreamingError):
+        return {key: value for key, value in vars(exc).items() if value is not None}
     if isinstance(exc, KkrpcError) and kind.__module__ == KkrpcError.__module__:
         return {}
     try:

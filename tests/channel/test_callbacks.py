@@ -638,7 +638,7 @@ async def test_a_call_keeps_its_callback_until_it_is_sent() -> None:
         # Its caller has gone long before the call is sent.
         log = Log()
         await api.keep(log)
-        server_api: Any = server._exposed._api
+        server_api: Any = server.exposed._api
         held.append(server_api.kept.pop()("later"))
         for _ in range(20):
             await checkpoint()

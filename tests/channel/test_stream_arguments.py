@@ -337,7 +337,7 @@ async def test_a_generator_that_runs_already_fails_for_its_second_reader() -> No
     async with linked(API()) as (server, client):
         api = client.remote()
         await api.keep(stream)
-        server_api: Any = server._exposed._api
+        server_api: Any = server.exposed._api
         assert await anext(server_api.kept[0]) == 1
         await source.log.wait_for("parked")
         with pytest.raises(RuntimeError, match="already running"):
@@ -361,7 +361,7 @@ async def test_a_thousand_at_once() -> None:
         await api.keep({str(n): source.numbers(100) for n in range(500)})
         assert len(client.connection.incoming) == 1000
         assert await api.read(source.numbers(3)) == [0, 1, 2]  # they do not count as the peer's calls
-        server_api: Any = server._exposed._api
+        server_api: Any = server.exposed._api
         for stream in server_api.kept[:250]:
             assert [value async for value in stream] == list(range(100))
         del stream
@@ -949,14 +949,14 @@ async def test_more_than_the_credit_costs_the_stream_alone() -> None:
         await peer.send(*[chunk("__stream__a", n) for n in range(65)])
         assert await peer.next() == cancel("__stream__a")
         await peer.send(chunk("__stream__a", 1), end("__stream__a", cancelled=True))
-        [stream] = channel._exposed._api.kept
+        [stream] = channel.exposed._api.kept
         seen = []
         with pytest.raises(kk.ProtocolError, match="credit"):
             while True:
                 seen.append(await anext(stream))
         assert seen == list(range(64))
         del stream
-        channel._exposed._api.kept.clear()
+        channel.exposed._api.kept.clear()
 
 
 async def test_ids_of_requests_that_look_like_streams() -> None:
