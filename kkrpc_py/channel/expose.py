@@ -90,7 +90,7 @@ class Exposed:
         return MISSING if self._api is None else namespace_at(self._api, name)
 
     def tell_attached(self, channel: Any) -> None:
-        """Tell the API, and the namespaces right below it, that `channel` exposes them, if they ask for it."""
+        """Tell the API, and the namespaces right below it, that `channel` exposes them, if they ask."""
         api = self._given
         below = api if type(api) is dict else {**_class_values(type(api)), **instance_dict(api)}
         for found in (api, *below.values()):
