@@ -42,6 +42,7 @@ __all__ = [
     "MetadataProvider",
     "OutgoingInfo",
     "PendingCall",
+    "ProxyHost",
     "Question",
     "checked_timeout",
     "send_notice",
@@ -96,7 +97,16 @@ class Question(msgspec.Struct, frozen=True):
     kind: str = "callback"
 
 
-class CallHost(StreamHost, Protocol):
+class ProxyHost(Protocol):
+    """What a proxy needs: a channel, or what has one channel after the other."""
+
+    @property
+    def calling(self) -> CallHost:
+        """What sends a call that is made now, and keeps it to its end; a channel is that itself."""
+        ...
+
+
+class CallHost(StreamHost, ProxyHost, Protocol):
     """What a call needs of its channel."""
 
     timeout: float | None
@@ -164,7 +174,7 @@ OnStream: TypeAlias = Callable[[StreamReceiver], Any]
 
 
 def invoke(
-    host: CallHost,
+    host: ProxyHost,
     method: str,
     args: list[Any],
     on_stream: OnStream,
@@ -176,6 +186,7 @@ def invoke(
     Raises what the handler raised, ChannelClosed, CallTimeout, NotSerializable, LimitExceeded. A
     caller that stops waiting cancels the call.
     """
+    host = host.calling
     if options is None and host.metadata is None and host.on_call is None:
         if host.timeout is None:
             return _exchange(host, method, args, on_stream, question)
@@ -356,7 +367,7 @@ class Call(Coroutine[Any, Any, Any], Generic[T]):
 
     def __init__(
         self,
-        host: CallHost,
+        host: ProxyHost,
         method: str,
         args: list[Any],
         options: CallOptions | None = None,

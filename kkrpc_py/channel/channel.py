@@ -117,8 +117,7 @@ class RPCChannel:
         self.limits = limits if limits is not None else Limits()
         self.timeout = checked_timeout(timeout)
         self._errors = ErrorRegistry(errors)
-        self.metadata = metadata
-        self.on_call = on_call
+        self.metadata, self.on_call = metadata, on_call
         self.state = SimpleNamespace()
         """For whatever belongs to this connection: handlers reach it by `current_channel().state`."""
         self.callbacks = HeldCallbacks(self, self.limits.callbacks)
@@ -128,6 +127,7 @@ class RPCChannel:
         )
         self.post: Post
         self.parking: Parking
+        self.calling = self  # what a proxy asks its host for
         self._stream = byte_stream
         self._receive: Callable[[], Awaitable[bytes]] = (
             functools.partial(byte_stream.receive, _READ_BYTES)

@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 from msgspec import UNSET, UnsetType
 
-from kkrpc_py.channel.call import Call, CallHost, CallOptions, Question, checked_timeout
+from kkrpc_py.channel.call import Call, CallOptions, ProxyHost, Question, checked_timeout
 from kkrpc_py.wire.messages import Construct, Get, Request, Set
 
 __all__ = ["Remote"]
@@ -28,11 +28,11 @@ class Remote:
     """
 
     __kkrpc_unlisted__ = True
-    _kk_host: CallHost
+    _kk_host: ProxyHost
     _kk_path: str
     _kk_options: CallOptions | None
 
-    def __init__(self, host: CallHost, path: str, options: CallOptions | None = None) -> None:
+    def __init__(self, host: ProxyHost, path: str, options: CallOptions | None = None) -> None:
         self.__dict__.update(_kk_host=host, _kk_path=path, _kk_options=options)
 
     def __getattr__(self, name: str) -> Remote:

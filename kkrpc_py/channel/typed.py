@@ -15,7 +15,7 @@ from typing import Any, TypeAlias, TypeVar, get_origin
 import msgspec
 from msgspec import UNSET, UnsetType
 
-from kkrpc_py.channel.call import Call, CallHost, CallOptions, Question, invoke
+from kkrpc_py.channel.call import Call, CallOptions, ProxyHost, Question, invoke
 from kkrpc_py.channel.members import Member, member_of
 from kkrpc_py.channel.proxy import Remote, get
 from kkrpc_py.channel.stream import StreamCall, StreamIterator
@@ -28,7 +28,7 @@ T = TypeVar("T")
 Convert: TypeAlias = Callable[[Any], Any]
 
 
-def typed_remote(host: CallHost, api: Any) -> Any:
+def typed_remote(host: ProxyHost, api: Any) -> Any:
     """The other side's API, as the class `api` describes it.
 
     Raises TypeError for what is no class.
@@ -46,7 +46,7 @@ class TypedRemote(Remote):
     _kk_value: Convert | None
     _kk_stream_options: CallOptions | None
 
-    def __init__(self, host: CallHost, path: str, options: CallOptions | None, member: Member) -> None:
+    def __init__(self, host: ProxyHost, path: str, options: CallOptions | None, member: Member) -> None:
         value = _converter(member.value, path)
         # What `construct` makes of a class comes with the options; below it there is nothing to inherit them.
         super().__init__(host, path, _with(options, result=value) if member.constructs else options)
@@ -140,7 +140,7 @@ class TypedCall(Call[T]):
 
     def __init__(
         self,
-        host: CallHost,
+        host: ProxyHost,
         method: str,
         args: list[Any],
         options: CallOptions | None,
