@@ -42,6 +42,10 @@ class Limits:
     """Frames of one credited stream that lie here unread; grants stay below it (CRD-5)."""
     stock_stream_buffer: int = 64 * _MIB
     """The same for a producer that knows no credit; beyond it the stream is cancelled (STR-12)."""
+    high_water_mark: int = 65_536
+    """Chunks that a subscriber may ask to have kept for it while it is slow (NST-7)."""
+    subscription_bytes: int = 16 * _MIB
+    """Bytes of them; what is more counts as if that mark were passed (NST-7)."""
     send_high_water: int = 1 * _MIB
     """Frames waiting to be written above which whoever sends more waits: a stream for all of them, a call or
     an answer for those of its kind alone."""

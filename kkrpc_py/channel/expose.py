@@ -90,13 +90,13 @@ class Exposed:
         return MISSING if self._api is None else namespace_at(self._api, name)
 
     def tell_attached(self, channel: Any) -> None:
-        """Tell the API, and the namespaces right below it, that `channel` exposes them, if they ask."""
+        """Tell the API, and the namespaces right below it, that `channel` exposes them, and at which path."""
         api = self._given
         below = api if type(api) is dict else {**_class_values(type(api)), **instance_dict(api)}
-        for found in (api, *below.values()):
+        for name, found in (("", api), *below.items()):
             hook = class_attribute(type(found), ATTACHED_HOOK)
             if type(hook) is types.FunctionType:
-                hook(found, channel)
+                hook(found, channel, name)
 
     def _has_method(self, name: str) -> bool:
         if self._api is None:

@@ -296,7 +296,7 @@ class StreamIterator(Generic[T]):
         """Stop the stream; returns when the producer has cleaned up, where the peer confirms that."""
         self._begin = None
         if self._receiver is not None:
-            await _cancel_and_wait(self._receiver)
+            await cancel_and_wait(self._receiver)
 
     def abandon(self) -> None:
         """Stop the stream without waiting, from any thread and at any point of it."""
@@ -308,7 +308,7 @@ class StreamIterator(Generic[T]):
         self.abandon()
 
 
-async def _cancel_and_wait(receiver: StreamReceiver) -> None:
+async def cancel_and_wait(receiver: StreamReceiver) -> None:
     receiver.cancel()
     while not receiver.ended:
         await receiver.change()
@@ -426,7 +426,7 @@ class StreamCall(Generic[T]):
 
     async def cancel(self) -> None:
         """Stop the producer; returns when its cleanup has run, where the peer confirms that (CAN-4)."""
-        await _cancel_and_wait(self._receiver)
+        await cancel_and_wait(self._receiver)
 
     async def aclose(self) -> None:
         """The same as `cancel`."""

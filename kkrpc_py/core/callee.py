@@ -26,6 +26,7 @@ from kkrpc_py.errors import (
 from kkrpc_py.wire import messages as m
 from kkrpc_py.wire.classic import STREAM_PREFIX
 from kkrpc_py.wire.codec import frame_size
+from kkrpc_py.wire.shared import Shared
 
 __all__ = ["Callee"]
 
@@ -103,7 +104,10 @@ class Callee(Half):
         assert call.id is not None
         assert call.lane is not None
         message = m.Chunks(call.id, values)
-        if self.passage.lowered_types and type(values[0]) in self.passage.lowered_types:
+        kind = type(values[0])
+        if kind is Shared:
+            frame = self.passage.encode_shared(message)
+        elif self.passage.lowered_types and kind in self.passage.lowered_types:
             frame = self.passage.encode_lowered(message)
         else:
             frame = self.passage.encode(message)

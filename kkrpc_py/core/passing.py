@@ -22,6 +22,7 @@ from kkrpc_py.wire.arrays import Tensor
 from kkrpc_py.wire.classic import CALLBACK_PREFIX, STREAM_PREFIX
 from kkrpc_py.wire.codec import Encoder
 from kkrpc_py.wire.lowering import DecodeHook, EncodeHook, Lowering, restored
+from kkrpc_py.wire.shared import Shared
 
 __all__ = ["Holder", "Passage", "Streams"]
 
@@ -98,6 +99,14 @@ class Passage:
             return self._encoder.encode(message)
         except NotSerializable as refusal:
             return self.encode_lowered(message, refusal)
+
+    def encode_shared(self, message: m.Chunks) -> bytes:
+        """The frame of chunks of which the first, and most often all, are `Shared`."""
+        frame = self._encoder.encode_shared(message)
+        if frame is not None:
+            return frame
+        values = [value.value if type(value) is Shared else value for value in message.values]
+        return self.encode(m.Chunks(message.id, values))
 
     def encode_lowered(self, message: m.Message, refusal: NotSerializable | None = None) -> bytes:
         """The frame of a message that a codec has refused, or would refuse.

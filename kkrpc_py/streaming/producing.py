@@ -15,10 +15,14 @@ import anyio
 from anyio.abc import ObjectSendStream
 from anyio.lowlevel import checkpoint
 
-from kkrpc_py.errors import StreamClosed, WouldBlock
+from kkrpc_py.errors import CallCancelled, StreamClosed, WouldBlock
+from kkrpc_py.limits import Limits
 from kkrpc_py.streaming.signal import CancelSignal
 
 __all__ = ["Producing"]
+
+_CLEANUP_SECONDS = Limits().cleanup_seconds
+"""What the cleanup of a source may take."""
 
 T_contra = TypeVar("T_contra", contravariant=True)
 
@@ -26,8 +30,8 @@ T_contra = TypeVar("T_contra", contravariant=True)
 class Producing(ObjectSendStream[T_contra]):
     """Takes values until `close` or `error`; both are final, and only the first of them counts.
 
-    `async with` closes it at the end of the block; an exception that leaves the block becomes the stream's
-    error.
+    `async with` closes it at the end of the block; an exception that leaves the block, a
+    cancellation too, becomes the stream's error: nobody takes half of it for the whole.
     """
 
     __kkrpc_unlisted__ = True
@@ -47,8 +51,8 @@ class Producing(ObjectSendStream[T_contra]):
     def write(self, value: T_contra) -> None:
         """Hand on `value` without waiting.
 
-        Raises WouldBlock where there is no room, StreamClosed after the end, NotSerializable and LimitExceeded
-        for what cannot be sent.
+        Raises WouldBlock where there is no room, StreamClosed after the end, NotSerializable and
+        LimitExceeded for what cannot be sent.
         """
 
     @abstractmethod
@@ -80,8 +84,8 @@ class Producing(ObjectSendStream[T_contra]):
     async def pipe_from(self, source: AsyncIterable[T_contra]) -> None:
         """Send what `source` yields, and close.
 
-        Where nobody wants it any more, `source` is cancelled and closed, and this returns. What `source` raises
-        becomes the stream's error and is raised here too.
+        Where nobody wants it any more, `source` is cancelled and closed, and this returns. What `source`
+        raises becomes the stream's error and is raised here too.
         """
         with anyio.CancelScope() as scope:
             self.signal.on_cancel(scope.cancel)
@@ -96,7 +100,7 @@ class Producing(ObjectSendStream[T_contra]):
             async for value in iterator:
                 await self.send(value)
         except anyio.get_cancelled_exc_class():
-            self.close()
+            self.error(CallCancelled("the producer was cancelled"))
             raise
         except StreamClosed:
             if not self.signal.cancelled:
@@ -107,13 +111,14 @@ class Producing(ObjectSendStream[T_contra]):
         finally:
             aclose = getattr(iterator, "aclose", None)
             if aclose is not None:
-                with anyio.CancelScope(shield=True):
+                with anyio.move_on_after(_CLEANUP_SECONDS, shield=True):
                     await aclose()
         self.close()
 
     async def __aexit__(
         self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        if exc is not None and isinstance(exc, Exception):
-            self.error(exc)
-        await self.aclose()
+        if exc is None:
+            await self.aclose()
+        else:
+            self.error(exc if isinstance(exc, Exception) else CallCancelled("the producer was cancelled"))

@@ -19,7 +19,26 @@ from kkrpc_py.wire.classic import CALLBACK_PREFIX, Fields, Parser, build
 from kkrpc_py.wire.framing import Frame, Framer, Kind, Pieces, cbor_frame, frame_size
 from kkrpc_py.wire.json_codec import JsonError, JsonLimitError, JsonReader, JsonWriter
 from kkrpc_py.wire.large import large_mapping, large_pieces
-from kkrpc_py.wire.messages import Broken, Construct, Failure, Message, Noise, Request, StreamFailure
+from kkrpc_py.wire.messages import (
+    Broken,
+    Chunks,
+    Construct,
+    Failure,
+    Message,
+    Noise,
+    Request,
+    StreamFailure,
+)
+from kkrpc_py.wire.shared import (
+    CBOR,
+    JSON,
+    STOCK,
+    STOCK_BYTES,
+    WITH_BYTES,
+    Shared,
+    cbor_chunks,
+    json_chunks,
+)
 
 if TYPE_CHECKING:
     from kkrpc_py.wire.cbor_codec import CborReader, CborWriter
@@ -40,6 +59,7 @@ _STOCK_READ = 65_536
 _JSON: Final = Kind.JSON
 _CBOR: Final = Kind.CBOR
 _ERRORS: frozenset[type] = frozenset((Failure, StreamFailure))
+_SHARED: frozenset[type] = frozenset((Shared,))
 
 
 class Encoder:
@@ -108,6 +128,28 @@ class Encoder:
             # A value that another thread changes meanwhile, or one nested deeper than the
             # interpreter's stack has room for.
             raise NotSerializable("a value", "", f"{type(error).__name__}: {error}") from error
+
+    def encode_shared(self, message: Chunks) -> bytes | None:
+        """The frame of chunks that are all `Shared`, spliced; None: write it as any other.
+
+        Raises LimitExceeded as `encode` does.
+        """
+        values: list[Shared] = message.values
+        if self.writes_superjson or self.pending or not _SHARED.issuperset(map(type, values)):
+            return None
+        forms: list[bytes | None] = []
+        if self._codec != "cbor":
+            forms = [value.form(STOCK if self.stock else JSON) for value in values]
+            if None in forms and not self.cbor:
+                forms = [value.form(STOCK_BYTES if self.stock else WITH_BYTES) for value in values]
+        if self.cbor and (not forms or None in forms):
+            forms = [value.form(CBOR) for value in values]
+            if None not in forms:
+                return self._framed(*cbor_chunks(message.id, forms))  # type: ignore[arg-type]
+        if None in forms:
+            return None
+        id = (self._to_stock if self.stock else self._to_peer).dumps(message.id)  # type: ignore[arg-type]
+        return self._as_line(json_chunks(id, forms))  # type: ignore[arg-type]
 
     def _encode(self, message: Message) -> bytes:
         if self.cbor and (pieces := large_pieces(message)) is not None:

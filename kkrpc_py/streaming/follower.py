@@ -1,0 +1,250 @@
+"""What a reader has got of one stream, over however many connections: its place, its gaps, what was dropped.
+
+It owns reading what a `subscribe` call sends (NST-4 to NST-8, NST-18 to NST-20) and subscribing again. What
+the application holds is `streaming.reader`'s, so that dropping that is noticed.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import deque
+from typing import Any, Literal, Protocol, TypeAlias
+
+import anyio
+import msgspec
+
+from kkrpc_py.channel.call import invoke
+from kkrpc_py.channel.channel import RPCChannel
+from kkrpc_py.channel.stream import StreamReceiver, cancel_and_wait
+from kkrpc_py.errors import CallCancelled, ChannelClosed, KkrpcError, ProtocolError, StreamGap
+from kkrpc_py.streaming.subscription import Overflow
+
+__all__ = ["Follower", "Gap", "Link", "OnGap", "Source"]
+
+_log = logging.getLogger("kkrpc_py")
+
+OnGap: TypeAlias = Literal["report", "error"]
+
+
+class Gap(msgspec.Struct, frozen=True):
+    """Chunks that the server no longer had when this side subscribed, or came back."""
+
+    first: int
+    last: int
+    """The number of the last of them; less than `first` where none is known to be missing."""
+    restarted: bool = False
+    """It is another stream of the same id than before: the numbers began again, and how much of the first
+    one is missing is not known."""
+
+
+class Link(Protocol):
+    """A connection that comes back, such as `kk.reconnecting` gives."""
+
+    @property
+    def channel(self) -> RPCChannel: ...
+
+    async def connected(self, after: RPCChannel | None = None) -> RPCChannel: ...
+
+
+Source: TypeAlias = RPCChannel | Link
+"""Where a stream is read from."""
+
+
+class Follower:
+    """Follows one stream."""
+
+    def __init__(
+        self,
+        source: Source,
+        method: str,
+        name: str,
+        id: str,
+        *,
+        high_water_mark: int,
+        overflow: Overflow,
+        after: int | None,
+        on_gap: OnGap,
+    ) -> None:
+        self.name = name
+        self.id = id
+        self.gaps: list[Gap] = []
+        self.dropped = 0
+        self.last = after or 0
+        """The number of the last chunk that was handed out."""
+        self.cancelled = False
+        self._source = source
+        self._method = method
+        self._options: dict[str, Any] = {"highWaterMark": high_water_mark, "overflow": overflow}
+        self._latest = overflow == "latest"
+        self._on_gap: OnGap = on_gap
+        self.epoch: str | None = None
+        """The stream's, of the last mark."""
+        self._received = after
+        """The number of the last chunk that has arrived; None: only what comes from now on is wanted."""
+        self._before = 0
+        """The number before the first one that the present subscription could give."""
+        self.channel: RPCChannel | None = None
+        """The connection of the present subscription."""
+        self._receiver: StreamReceiver | None = None
+        self._marked = False
+        self._ready: deque[tuple[int, Any]] = deque()
+        self._due: KkrpcError | None = None
+        """To be raised before what is ready: a gap."""
+        self._wrong: ProtocolError | None = None
+        """To be raised after what is ready."""
+        self._reconnecting: anyio.CancelScope | None = None
+
+    async def open(self) -> None:
+        """Subscribe, if that has not been done. Raises UnknownStream and what else the server says."""
+        while self._receiver is None:
+            channel = await self._connected()
+            options = dict(self._options)
+            if self._received != 0:
+                options["after"] = self._received
+            if self.epoch is not None:
+                options["epoch"] = self.epoch
+            try:
+                found = await invoke(channel, self._method, [self.name, self.id, options], lambda got: got)
+            except ChannelClosed:
+                if isinstance(self._source, RPCChannel):
+                    raise
+                continue
+            if not isinstance(found, StreamReceiver):
+                raise ProtocolError(f"{self._method!r} was answered by something else than a stream")
+            self._receiver = found
+            self._marked = False
+            if self.cancelled:
+                found.cancel()
+
+    async def next(self) -> Any:
+        """The next value. Raises StopAsyncIteration at the end, and what the stream ended in."""
+        while True:
+            if self.cancelled:
+                raise self._cancellation()
+            if self._due is not None:
+                due, self._due = self._due, None
+                raise due
+            if self._ready:
+                return self._hand_out()
+            if self._wrong is not None:
+                raise self._wrong
+            await self.open()
+            receiver = self._receiver
+            assert receiver is not None
+            try:
+                arrived = [await receiver.next_value()]
+            except ChannelClosed:
+                if isinstance(self._source, RPCChannel):
+                    raise
+                self._receiver = None
+                continue
+            except StopAsyncIteration:
+                if self._marked:
+                    raise
+                self._refuse("it ended before its mark")
+                continue
+            arrived += receiver.take()
+            self._take(arrived)
+
+    def cancel(self) -> None:
+        """Want no more."""
+        self.cancelled = True
+        self._ready.clear()
+        if self._receiver is not None:
+            self._receiver.cancel()
+        if self._reconnecting is not None:
+            self._reconnecting.cancel()
+
+    def abandon(self) -> None:
+        """The same, from any thread and at any point of it."""
+        if self._receiver is not None:
+            self._receiver.abandon()
+
+    async def aclose(self) -> None:
+        """The same; returns when the producing side has let go."""
+        self.cancel()
+        if self._receiver is not None:
+            await cancel_and_wait(self._receiver)
+
+    async def _connected(self) -> RPCChannel:
+        source = self._source
+        if isinstance(source, RPCChannel):
+            self.channel = source
+            return source
+        if self.channel is None:
+            self.channel = source.channel
+            return self.channel
+        with anyio.CancelScope() as self._reconnecting:
+            self.channel = await source.connected(after=self.channel)
+            return self.channel
+        raise self._cancellation()
+
+    def _take(self, arrived: list[Any]) -> None:
+        for item in arrived:
+            reason = self._take_chunk(item) if self._marked else self._take_mark(item)
+            if reason:
+                self._refuse(reason)
+                return
+        if self._latest and len(self._ready) > 1:
+            newest = self._ready.pop()
+            self._ready.clear()
+            self._ready.append(newest)
+
+    def _take_mark(self, mark: Any) -> str:
+        """Take what a subscription begins with; returns what is wrong with it."""
+        if type(mark) is not dict:
+            return "it does not begin with a mark"
+        next, epoch = mark.get("next"), mark.get("epoch")
+        if type(next) is not int or next < 1 or type(epoch) is not str:
+            return "its mark has no number or no epoch"
+        restarted = self.epoch is not None and epoch != self.epoch
+        expected = 1 if restarted else next if self._received is None else self._received + 1
+        if next < expected:  # it has not got so far: another stream, for all that is known
+            restarted, expected = True, 1
+        if restarted or next > expected:
+            gap = Gap(expected, next - 1, restarted)
+            self.gaps.append(gap)
+            if self._on_gap == "error":
+                self._due = StreamGap(_told(self.name, gap), gap.first, gap.last)
+        self.epoch = epoch
+        self._received = next - 1
+        if restarted:
+            self.last = 0
+        self._before = next - 1
+        self._marked = True
+        return ""
+
+    def _take_chunk(self, chunk: Any) -> str:
+        if type(chunk) is not list or len(chunk) != 2 or type(chunk[0]) is not int:
+            return "a chunk is no list of a number and a value"
+        number: int = chunk[0]
+        assert self._received is not None
+        if number <= self._received:
+            return f"the number {number} of a chunk does not rise"
+        self._received = number
+        self._ready.append((number, chunk[1]))
+        return ""
+
+    def _hand_out(self) -> Any:
+        number, value = self._ready.popleft()
+        dropped = number - max(self.last, self._before) - 1
+        if dropped:
+            if not self.dropped:
+                _log.warning("DF0029: a reader of %r is slow, and chunks of it were dropped", self.name)
+            self.dropped += dropped
+        self.last = number
+        return value
+
+    def _refuse(self, reason: str) -> None:
+        self._wrong = ProtocolError(f"the stream {self.id!r} of {self.name!r}: {reason}")
+        if self._receiver is not None:
+            self._receiver.cancel()
+
+    def _cancellation(self) -> CallCancelled:
+        return CallCancelled(f"the reader of {self.name!r} was cancelled")
+
+
+def _told(name: str, gap: Gap) -> str:
+    if gap.restarted:
+        return f"the stream of {name!r} is another one than before, which may not have been read to its end"
+    return f"the chunks {gap.first} to {gap.last} of {name!r} are gone"

@@ -1,0 +1,147 @@
+"""One subscriber of a stream, on the producing side: what it gets next, and what it has missed.
+
+It is the async iterator that a `subscribe` call returns. It holds a place in the stream's log and no chunk of
+its own: a subscriber that stalls costs what the log keeps anyway, up to its high water mark.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+
+from kkrpc_py.channel.parking import current_parking
+from kkrpc_py.errors import StreamOverflow
+from kkrpc_py.wire.shared import Shared
+
+if TYPE_CHECKING:
+    from kkrpc_py.channel.channel import RPCChannel
+    from kkrpc_py.streaming.outbound import OutboundStream
+
+__all__ = ["Overflow", "Subscription"]
+
+Overflow: TypeAlias = Literal["drop_oldest", "latest", "block", "error"]
+"""What becomes of a subscriber for which more waits than its high water mark (NST-8)."""
+
+
+class Subscription:
+    """Yields a mark, then the chunks (NST-4, NST-5), as `Shared` values. One task reads it."""
+
+    __slots__ = (
+        "_high_water",
+        "_log",
+        "_mark",
+        "_next",
+        "_parking",
+        "_place",
+        "_replay_end",
+        "_seen",
+        "_snapshot_due",
+        "_stream",
+        "channel",
+        "overflow",
+    )
+
+    def __init__(
+        self,
+        stream: OutboundStream[Any],
+        channel: RPCChannel | None,
+        after: int | None,
+        high_water_mark: int,
+        overflow: Overflow,
+    ) -> None:
+        """`after`: the number of the last chunk that the subscriber has; None: all there are until now.
+
+        Where one value stands for all before it nobody is held up, and None is 0.
+        """
+        if after is None:
+            after = stream.log.next - 1 if stream.snapshot is None else 0
+        self.channel = channel
+        """Whose subscriber it is."""
+        self.overflow: Overflow = "drop_oldest" if overflow == "block" and stream.snapshot else overflow
+        self._stream = stream
+        self._log = log = stream.log
+        self._high_water = 1 if overflow == "latest" else high_water_mark
+        start = max(after + 1, stream.replayed_from)
+        self._next = start
+        self._seen = 0
+        """What the log's next number was when the place was last looked at."""
+        self._replay_end = 0 if overflow == "latest" else log.next
+        """Chunks before this were written before the subscription: they do not count as waiting."""
+        self._snapshot_due = stream.snapshot is not None and start > after + 1
+        next = log.next - 1 if self._snapshot_due else start
+        self._mark: Shared | None = stream.writer.share({"next": next, "epoch": stream.epoch})
+        self._parking = current_parking()
+        self._place: Any = None
+
+    def __aiter__(self) -> Subscription:
+        return self
+
+    async def __anext__(self) -> Shared:
+        log = self._log
+        while True:
+            number = self._next
+            if log.next != self._seen:
+                number = self._look()
+            if self._mark is not None:
+                mark, self._mark = self._mark, None
+                return mark
+            if self._snapshot_due:
+                return self._snapshot()
+            if number < log.next:
+                self._next = number + 1
+                if self.overflow == "block":
+                    self._stream.took()
+                return log.at(number)
+            self._stream.raise_end()
+            self._place = self._parking.new()
+            self._stream.park(self)
+            await self._place
+
+    def wake(self) -> None:
+        """There is something new."""
+        if self._place is not None:
+            place, self._place = self._place, None
+            self._parking.wake(place)
+
+    def _look(self) -> int:
+        """Something was written since the last look: the number that comes next, if it is there."""
+        self._seen = self._log.next
+        floor = self.floor
+        if floor > self._next:
+            if self._stream.snapshot is not None:
+                self._snapshot_due = True
+            elif self.overflow == "error":
+                raise StreamOverflow(
+                    f"the subscriber of {self._stream.name!r} is too slow: more than {self._high_water} "
+                    "chunks, or Limits.subscription_bytes, waited for it"
+                )
+            self._next = floor
+        return self._next
+
+    def _snapshot(self) -> Shared:
+        assert self._stream.snapshot is not None
+        self._snapshot_due = False
+        self._next = self._log.next
+        return self._stream.snapshot()
+
+    @property
+    def floor(self) -> int:
+        """The number of the first chunk that is still kept for it."""
+        log = self._log
+        if self.overflow == "block" or self._fits(log.next):
+            return self._next
+        kept = max(log.next - self._high_water, log.newest(self._stream.most_bytes))
+        return max(min(kept, log.next - 1), self._next)
+
+    @property
+    def has_room(self) -> bool:
+        """Whether one more chunk may be written."""
+        return self._fits(self._log.next + 1)
+
+    def _fits(self, next: int) -> bool:
+        waiting_from = max(self._next, self._replay_end)
+        if next - waiting_from > self._high_water:
+            return False
+        return self._log.bytes_from(waiting_from) <= self._stream.most_bytes
+
+    async def aclose(self) -> None:
+        self._stream.leave(self)
