@@ -79,7 +79,7 @@ class StreamHub:
     def __init__(self, *, encode: EncodeHook | None = None, limits: Limits | None = None) -> None:
         self.limits = limits if limits is not None else Limits()
         self.writer = SharedWriter(self.limits, encode)
-        self.inbounds = Inbounds(self.limits)
+        self.inbounds = Inbounds()
         self._names: dict[str, StreamChannel] = {}
         self._states: dict[str, SharedState] = {}
         self._listeners = Listeners(self.limits)

@@ -25,9 +25,9 @@ class StreamReader(ObjectReceiveStream[T_co]):
         async for token in kk.streams(channel).subscribe("my-plugin:chat", id):
             print(token)
 
-    It subscribes when it is first read, or at the beginning of its `async with`. Leaving the loop, the block, or
-    dropping the reader ends the subscription. Over a link that reconnects it goes on after the last value that it
-    had; what is missing then is in `gaps`.
+    It subscribes when it is first read, or at the beginning of its `async with`. Leaving the loop or the
+    block, or dropping the reader, ends the subscription. Over a link that reconnects it goes on after the
+    last value that it had; what is missing then is in `gaps`.
     """
 
     __kkrpc_unlisted__ = True
@@ -49,9 +49,7 @@ class StreamReader(ObjectReceiveStream[T_co]):
 
     @property
     def gaps(self) -> list[Gap]:
-        """What was gone when this reader subscribed or came back, in order. A gap is here before what
-        follows it is read.
-        """
+        """What was gone when this reader subscribed or came back, in order; before what follows is read."""
         return self._follower.gaps
 
     @property

@@ -34,7 +34,7 @@ JSON, STOCK, WITH_BYTES, STOCK_BYTES, CBOR = range(5)
 """The forms: JSON for a peer of our own and for a stock one, both with kkrpc's form of bytes, and CBOR."""
 
 _WITHIN = 2
-"""A batch is a list, and a chunk with its number another: so much deeper the value lies than in most messages."""
+"""A batch is a list, and a chunk with its number another: the value lies deeper than in most messages."""
 # JavaScript changes integers from 2**53 on: 16 digits.
 _LONG_DIGITS = re.compile(rb"[0-9]{16}")
 
@@ -165,10 +165,7 @@ _CBOR_TAIL = b"dtypelstream-chunkgversiondjson"
 
 def json_chunks(id: bytes, values: list[bytes]) -> bytes:
     """The text of a stream-chunk, of the JSON of its id and of its values."""
-    if len(values) == 1:
-        args = b'{"value":%b}' % values[0]
-    else:
-        args = b'{"values":[%b]}' % b",".join(values)
+    args = b'{"value":%b}' % values[0] if len(values) == 1 else b'{"values":[%b]}' % b",".join(values)
     return b'{"id":%b,"method":"","args":%b,"type":"stream-chunk","version":"json"}' % (id, args)
 
 
