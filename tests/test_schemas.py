@@ -29,7 +29,7 @@ SCHEMAS = {path.name: json.loads(path.read_text(encoding="utf-8")) for path in F
 REGISTRY: Registry[Any] = Registry().with_resources(
     (name, Resource.from_contents(schema)) for name, schema in SCHEMAS.items()
 )
-SHARED = {"common.schema.json", "message.schema.json"}
+SHARED = {"common.schema.json", "hub.schema.json", "message.schema.json"}
 MESSAGE = Draft202012Validator({"$ref": "message.schema.json"}, registry=REGISTRY)
 
 
@@ -289,3 +289,100 @@ def test_a_reader_takes_more_than_a_writer_may_send(line: str) -> None:
 def test_what_is_no_message_has_no_schema(line: str) -> None:
     assert isinstance(read(line), Noise)
     assert problems(json.loads(line)) != []
+
+
+# What the methods of a hub take and give ---------------------------------------------------------
+
+HUB_METHODS = {
+    "subscribe": "subscribe",
+    "mutate": "mutate",
+    "emit": "emit",
+    "upload.stream": "uploadStream",
+    "upload.write": "uploadWrite",
+    "upload.close": "uploadClose",
+    "upload.error": "uploadError",
+}
+
+
+def fits(kind: str, value: Any) -> bool:
+    valid: bool = Draft202012Validator(
+        {"$ref": f"hub.schema.json#/$defs/{kind}"}, registry=REGISTRY
+    ).is_valid(value)
+    return valid
+
+
+def hub_examples(number: int) -> list[dict[str, Any]]:
+    start = SPEC.index(f"\n## {number}. ")
+    section = SPEC[start : SPEC.index("\n## ", start + 1)]
+    return [json.loads(line) for line in re.findall(r"^[<>] (\{.*\})$", section, re.MULTILINE)]
+
+
+def test_the_examples_of_a_hub_are_valid() -> None:
+    asked = [message for number in range(20, 24) for message in hub_examples(number) if message["method"]]
+    for message in asked:
+        assert fits(HUB_METHODS[message["method"].removeprefix("streams.")], message["args"]), message
+    assert {message["method"] for message in asked} > {"streams.subscribe", "streams.mutate", "streams.emit"}
+
+
+@pytest.mark.parametrize(("number", "kind"), [(20, "chunk"), (23, "stateChunk")])
+def test_a_subscription_is_a_mark_and_then_chunks(number: int, kind: str) -> None:
+    came = [each["args"] for each in hub_examples(number) if each["type"] == "stream-chunk"]
+    values = [value for args in came for value in args.get("values", [args.get("value")])]
+    assert fits("mark", values[0])
+    assert len(values) > 2
+    assert all(fits(kind, value) for value in values[1:])
+
+
+@pytest.mark.parametrize(
+    ("kind", "value"),
+    [
+        ("subscribe", ["chat"]),
+        ("subscribe", ["chat", 7]),
+        ("options", {"after": -1}),
+        ("options", {"after": "3"}),
+        ("options", {"epoch": 3}),
+        ("options", {"highWaterMark": 0}),
+        ("options", {"overflow": "drop"}),
+        ("mark", {"next": 0, "epoch": "e"}),
+        ("mark", {"next": 1}),
+        ("chunk", [0, "x"]),
+        ("chunk", [1]),
+        ("chunk", [1, "x", "y"]),
+        ("chunk", {"next": 1, "epoch": "e"}),
+        ("stateChunk", [1, {}]),
+        ("stateChunk", [1, {"value": 1, "patch": []}]),
+        ("stateChunk", [1, {"patch": {"op": "add"}}]),
+        ("state", {"type": "Uint8Array", "data": [1]}),
+        ("patch", [{"op": "add", "path": "/a"}]),
+        ("patch", [{"op": "move", "path": "/a"}]),
+        ("patch", [{"op": "remove", "path": "a"}]),
+        ("patch", [{"op": "remove", "path": "/~2"}]),
+        ("mutate", ["todo", 0, []]),
+        ("uploadStream", ["files", "x", "stream"]),
+        ("uploadWrite", ["x", 0, 1]),
+        ("uploadError", ["x", 5]),
+        ("emit", [7]),
+        ("failure", "gone"),
+        ("failure", {"name": "UnknownStream", "message": "gone"}),
+        ("failure", {"name": "StreamClosed", "message": "gone", "code": "DF0030"}),
+    ],
+)
+def test_what_no_hub_or_client_may_send(kind: str, value: Any) -> None:
+    assert not fits(kind, value)
+
+
+@pytest.mark.parametrize(
+    ("kind", "value"),
+    [
+        ("options", None),
+        ("options", {"after": None, "epoch": None, "highWaterMark": 1, "overflow": "latest"}),
+        ("state", {"type": "Uint8Array", "data": "x", "n": -(2**53) + 1, "f": 1e300, "l": [None, True]}),
+        ("patch", [{"op": "copy", "from": "", "path": "/a~1b/-"}, {"op": "test", "path": "", "value": None}]),
+        ("failure", {"name": "StateConflict", "message": "", "version": 9}),
+        ("failure", {"name": "StreamOverflow", "message": "too slow", "code": "DF0029"}),
+        ("uploadError", ["x", "no more"]),
+        ("emit", ["moved"]),
+    ],
+)
+def test_what_a_hub_or_client_may_send(kind: str, value: Any) -> None:
+    assert fits(kind, value)

@@ -28,7 +28,7 @@ __all__ = ["execute", "parse"]
 
 WRONG = 2
 _DIALECTS = ("classic",)
-_LEVELS = range(4)
+_LEVELS = range(5)
 _TIMEOUT, _JOBS = 5.0, 2
 _FORMS = {"text": report.text, "junit": junit.xml, "json": jsonreport.document}
 
@@ -53,7 +53,8 @@ def parse(words: Sequence[str]) -> argparse.Namespace:
         nargs="+",
         action="extend",
         metavar="N",
-        help="0 codec and framing, 1 calls, 2 streams, 3 flow control and limits; default: all",
+        help="0 codec and framing, 1 calls, 2 streams, 3 flow control and limits, 4 named streams, uploads, "
+        "events and shared state; default: all",
     )
     parser.add_argument(
         "--case",

@@ -19,7 +19,7 @@ from kkrpc_py.conformance.rules import rules_of
 
 ROOT = Path(__file__).resolve().parents[2]
 SPEC = ROOT / "spec"
-LEAST = {0: 270, 1: 160, 2: 110, 3: 60}
+LEAST = {0: 270, 1: 160, 2: 110, 3: 60, 4: 120}
 
 PROTOCOL = """# The protocol
 
@@ -39,6 +39,12 @@ PROTOCOL = """# The protocol
 ## 3. Closing
 
 This MUST count for nobody.
+
+## 20. Named streams
+
+**NST-1.** The mark comes first.
+
+**UPL-1.** The id comes first.
 """
 CASE: dict[str, Any] = {
     "id": "str-1/opens",
@@ -102,7 +108,7 @@ class Folder:
 
     def problems(self) -> list[str]:
         conformance = self.path / "conformance"
-        for name in ("l2", "vectors"):
+        for name in ("l2", "l4", "vectors"):
             (conformance / name).mkdir(parents=True)
         (self.path / "protocol.md").write_text(PROTOCOL, encoding="utf-8")
         for name in ("cases", "vectors"):
@@ -177,6 +183,18 @@ def sends(**keys: Any) -> dict[str, Any]:
 
 def expects(args: Any) -> dict[str, Any]:
     return {"expect": {"id": "1", "type": "response", "args": args}}
+
+
+def at_level_4(rule: str, role: str, *features: str) -> Callable[[Folder], None]:
+    case = {
+        **CASE,
+        "id": f"{rule.lower()}/x",
+        "rule": rule,
+        "level": 4,
+        "role": role,
+        "features": [*features],
+    }
+    return lambda folder: folder.texts.update({"l4/hub.json": json.dumps({"cases": [case]})})
 
 
 def shared_callback(folder: Folder) -> None:
@@ -266,6 +284,20 @@ FAULTS: dict[str, tuple[Callable[[Folder], Any], str]] = {
     "CBOR unsaid": (steps({"expect": {"id": "1"}, "serialization": "cbor"}), "it needs the feature cbor"),
     "noise unsaid": (steps({"call": "noise"}), "it needs the feature noise"),
     "validation unsaid": (steps(sends(method="typed.input")), "it needs the feature validation"),
+    "a rule of the hub at another level": (
+        lambda f: f.cases.append({**CASE, "id": "nst-1/x", "rule": "NST-1"}),
+        "nst-1/x: level 4 is that of the rules NST, UPL, EVT, STA",
+    ),
+    "a rule at the level of the hub": (
+        at_level_4("STR-1", "callee"),
+        "str-1/x: level 4 is that of the rules",
+    ),
+    "the hub unsaid": (at_level_4("NST-1", "callee"), "it needs the feature named-streams"),
+    "a part of the hub unsaid": (
+        at_level_4("UPL-1", "callee", "named-streams"),
+        "it needs the feature uploads",
+    ),
+    "a client of the hub unsaid": (at_level_4("UPL-1", "caller"), "it needs the feature streams-client"),
     "the kit's id": (steps(sends(id="kit:1")), "step 0: ids that begin with kit:"),
     "a type of CBOR unsaid": (vector_key("features", ["cbor"]), "it needs the feature rational"),
     "a codec unsaid": (vector_key("features", ["rational"]), "val-1/one-third: it needs the feature cbor"),
@@ -385,7 +417,13 @@ def test_whole_frames_need_no_process_of_their_own(folder: Folder, written: list
 def test_what_a_rule_says_ends_with_the_rule(folder: Folder) -> None:
     folder.problems()
     rules = rules_of(folder.path)
-    assert [(rule.name, rule.musts) for rule in rules.values()] == [("STR-1", 2), ("STR-2", 0), ("VAL-1", 2)]
+    assert [(rule.name, rule.musts) for rule in rules.values()] == [
+        ("STR-1", 2),
+        ("STR-2", 0),
+        ("VAL-1", 2),
+        ("NST-1", 0),
+        ("UPL-1", 0),
+    ]
     assert rules["VAL-1"].summary == "A value MUST arrive:"
 
 
