@@ -24,8 +24,17 @@ from kkrpc_py.errors import (
     PropertyNotFound,
     ProtocolError,
     RemoteError,
+    StateConflict,
+    StreamChannelExists,
+    StreamClosed,
+    StreamGap,
+    StreamingError,
+    StreamOverflow,
+    UnknownStream,
+    UploadDisconnected,
     ValidationFailed,
     ValidationIssue,
+    WouldBlock,
 )
 from kkrpc_py.limits import Limits
 from kkrpc_py.wire import js
@@ -42,6 +51,19 @@ if TYPE_CHECKING:
         serve_tcp,
         serve_unix,
     )
+    from kkrpc_py.streaming.client import RemoteStreams, streams
+    from kkrpc_py.streaming.events import Event, EventReader, Events, events
+    from kkrpc_py.streaming.follower import Gap
+    from kkrpc_py.streaming.hub import StreamHub
+    from kkrpc_py.streaming.inbound import InboundReader
+    from kkrpc_py.streaming.named import StreamChannel, StreamRequest
+    from kkrpc_py.streaming.outbound import OutboundStream
+    from kkrpc_py.streaming.reader import StreamReader
+    from kkrpc_py.streaming.reconnect import ReconnectingChannel, reconnecting
+    from kkrpc_py.streaming.remote_state import RemoteState
+    from kkrpc_py.streaming.signal import CancelSignal
+    from kkrpc_py.streaming.state import SharedState
+    from kkrpc_py.streaming.upload import Upload
     from kkrpc_py.tools.relay import relay
 
 __all__ = [
@@ -50,7 +72,13 @@ __all__ = [
     "CallContext",
     "CallTimeout",
     "CallbackReleased",
+    "CancelSignal",
     "ChannelClosed",
+    "Event",
+    "EventReader",
+    "Events",
+    "Gap",
+    "InboundReader",
     "Interceptor",
     "KkrpcError",
     "LimitExceeded",
@@ -59,23 +87,43 @@ __all__ = [
     "MethodNotFound",
     "Next",
     "NotSerializable",
+    "OutboundStream",
     "OutgoingInfo",
     "Property",
     "PropertyNotFound",
     "ProtocolError",
     "RPCChannel",
+    "ReconnectingChannel",
     "RemoteCallback",
     "RemoteError",
+    "RemoteState",
+    "RemoteStreams",
+    "SharedState",
+    "StateConflict",
     "StreamCall",
+    "StreamChannel",
+    "StreamChannelExists",
+    "StreamClosed",
+    "StreamGap",
+    "StreamHub",
+    "StreamOverflow",
+    "StreamReader",
+    "StreamRequest",
     "StreamSink",
+    "StreamingError",
+    "UnknownStream",
+    "Upload",
+    "UploadDisconnected",
     "ValidationFailed",
     "ValidationIssue",
+    "WouldBlock",
     "Writable",
     "callback",
     "connect_tcp",
     "connect_unix",
     "constructible",
     "current_channel",
+    "events",
     "expose",
     "inline",
     "js",
@@ -83,12 +131,14 @@ __all__ = [
     "method",
     "namespace",
     "open_process",
+    "reconnecting",
     "relay",
     "run_stdio",
     "serve_stdio",
     "serve_tcp",
     "serve_unix",
     "stream",
+    "streams",
     "sync",
     "writable",
 ]
@@ -96,7 +146,26 @@ __all__ = [
 if not TYPE_CHECKING:  # a checker that saw it would take every misspelt name for one of these
     # The ways to a channel bring asyncio, TLS, sockets and subprocesses with them: half of what the import
     # would take. So they come when the first one is asked for (PEP 562).
-    _MODULES = {"sync": "kkrpc_py.sync", "relay": "kkrpc_py.tools.relay"}
+    _STREAMING = {
+        "client": ("RemoteStreams", "streams"),
+        "events": ("Event", "EventReader", "Events", "events"),
+        "follower": ("Gap",),
+        "hub": ("StreamHub",),
+        "inbound": ("InboundReader",),
+        "named": ("StreamChannel", "StreamRequest"),
+        "outbound": ("OutboundStream",),
+        "reader": ("StreamReader",),
+        "reconnect": ("ReconnectingChannel", "reconnecting"),
+        "remote_state": ("RemoteState",),
+        "signal": ("CancelSignal",),
+        "state": ("SharedState",),
+        "upload": ("Upload",),
+    }
+    _MODULES = {
+        "sync": "kkrpc_py.sync",
+        "relay": "kkrpc_py.tools.relay",
+        **{name: f"kkrpc_py.streaming.{module}" for module, names in _STREAMING.items() for name in names},
+    }
     _LATE = frozenset(__all__) - globals().keys()
 
     def __getattr__(name):

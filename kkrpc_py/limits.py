@@ -43,9 +43,9 @@ class Limits:
     stock_stream_buffer: int = 64 * _MIB
     """The same for a producer that knows no credit; beyond it the stream is cancelled (STR-12)."""
     high_water_mark: int = 65_536
-    """Chunks that a subscriber may ask to have kept for it while it is slow (NST-7)."""
+    """Chunks that a subscriber may ask to have kept for it while it is slow (NST-12)."""
     subscription_bytes: int = 16 * _MIB
-    """Bytes of them; what is more counts as if that mark were passed (NST-7)."""
+    """Bytes of them; what is more counts as if that mark were passed (NST-12)."""
     send_high_water: int = 1 * _MIB
     """Frames waiting to be written above which whoever sends more waits: a stream for all of them, a call or
     an answer for those of its kind alone."""

@@ -1,7 +1,7 @@
 """What the named streams raise: on this side, and through the wire on the other one.
 
 The codes are those of Vite DevTools Kit's streaming API, where it has one for the case; they cross as the
-field `code` (NST-3).
+field `code` (NST-21).
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """What a reader has got of one stream, over however many connections: its place, its gaps, what was dropped.
 
-It owns reading what a `subscribe` call sends (NST-4 to NST-8, NST-18 to NST-20) and subscribing again. What
+It owns reading what a `subscribe` call sends (NST-5 to NST-9, NST-18 to NST-20) and subscribing again. What
 the application holds is `streaming.reader`'s, so that dropping that is noticed.
 """
 
@@ -171,9 +171,6 @@ class Follower:
         if isinstance(source, RPCChannel):
             self.channel = source
             return source
-        if self.channel is None:
-            self.channel = source.channel
-            return self.channel
         with anyio.CancelScope() as self._reconnecting:
             self.channel = await source.connected(after=self.channel)
             return self.channel

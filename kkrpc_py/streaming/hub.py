@@ -15,7 +15,7 @@ import msgspec
 from kkrpc_py.channel.channel import RPCChannel
 from kkrpc_py.channel.current import current_channel
 from kkrpc_py.channel.expose import namespace
-from kkrpc_py.errors import LimitExceeded, StreamChannelExists
+from kkrpc_py.errors import LimitExceeded, StreamChannelExists, ValidationFailed, ValidationIssue
 from kkrpc_py.limits import Limits
 from kkrpc_py.streaming import DEFAULT_PATH, HIGH_WATER_MARK
 from kkrpc_py.streaming.events import EventReader, EventsFace, Listeners, broadcast
@@ -24,6 +24,7 @@ from kkrpc_py.streaming.named import Authorize, StreamChannel, StreamRequest, un
 from kkrpc_py.streaming.state import STATE_ID, SharedState
 from kkrpc_py.streaming.subscription import Overflow, Subscription
 from kkrpc_py.streaming.upload_face import UploadFace
+from kkrpc_py.wire.js import UNDEFINED
 from kkrpc_py.wire.lowering import EncodeHook
 from kkrpc_py.wire.shared import SharedWriter
 
@@ -39,6 +40,18 @@ class SubscribeOptions(TypedDict, total=False):
     overflow: Overflow
 
 
+def _checked(options: Any) -> SubscribeOptions:
+    """The options; what is undefined is missing. Raises ValidationFailed."""
+    if options is None or options is UNDEFINED:
+        return {}
+    if type(options) is dict:
+        options = {key: value for key, value in options.items() if value is not UNDEFINED}
+    try:
+        return msgspec.convert(options, SubscribeOptions)
+    except msgspec.ValidationError as exc:
+        raise ValidationFailed("subscribe", "input", [ValidationIssue(("options",), str(exc))]) from None
+
+
 @namespace
 class HubFace(EventsFace):
     """What a peer may call of a hub."""
@@ -48,9 +61,9 @@ class HubFace(EventsFace):
         self.upload = UploadFace(hub.inbounds)
         self._hub = hub
 
-    async def subscribe(self, name: str, id: str, options: SubscribeOptions | None = None) -> Any:
+    async def subscribe(self, name: str, id: str, options: Any = None) -> Any:
         """The stream of a mark and its chunks (NST-3)."""
-        return await self._hub.subscribe(current_channel(), name, id, options or {})
+        return await self._hub.subscribe(current_channel(), name, id, _checked(options))
 
     async def mutate(self, name: str, version: int, patch: list[Any]) -> int:
         """Change a shared state; the new version (STA-6)."""

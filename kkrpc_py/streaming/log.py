@@ -10,7 +10,7 @@ __all__ = ["Log"]
 
 
 class Log:
-    """Numbers rise by one (NST-5). What is kept is one row without holes, the newest last."""
+    """Numbers rise by one (NST-6). What is kept is one row without holes, the newest last."""
 
     __slots__ = ("_chunks", "_ends", "first", "next", "total")
 

@@ -59,7 +59,7 @@ class OutboundStream(Producing[T_contra]):
         self.name = name
         """The channel's."""
         self.epoch = secrets.token_urlsafe(9)
-        """Another one for each stream, also of the same id: numbers mean something within it (NST-6)."""
+        """Another one for each stream, also of the same id: numbers mean something within it (NST-11)."""
         self.log = Log(first)
         self.writer = writer
         self.most_bytes = most_bytes

@@ -141,16 +141,6 @@ class _Pass(Generic[T_co]):
     def __init__(self, follower: Follower) -> None:
         self._follower = follower
 
-    @property
-    def epoch(self) -> str | None:
-        """What tells this stream from another one of the same id; None before it is known."""
-        return self._follower.epoch
-
-    @property
-    def channel(self) -> RPCChannel | None:
-        """The connection that the present subscription came by; None before the first."""
-        return self._follower.channel
-
     def __aiter__(self) -> _Pass[T_co]:
         return self
 

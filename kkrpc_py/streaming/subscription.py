@@ -19,11 +19,11 @@ if TYPE_CHECKING:
 __all__ = ["Overflow", "Subscription"]
 
 Overflow: TypeAlias = Literal["drop_oldest", "latest", "block", "error"]
-"""What becomes of a subscriber for which more waits than its high water mark (NST-8)."""
+"""What becomes of a subscriber for which more waits than its high water mark (NST-12)."""
 
 
 class Subscription:
-    """Yields a mark, then the chunks (NST-4, NST-5), as `Shared` values. One task reads it."""
+    """Yields a mark, then the chunks (NST-5, NST-6), as `Shared` values. One task reads it."""
 
     __slots__ = (
         "_high_water",

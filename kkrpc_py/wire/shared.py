@@ -88,7 +88,7 @@ class SharedWriter:
         return Shared(self, *self._written(value))
 
     def share_numbered(self, number: int, value: Any) -> Shared:
-        """The list of both: what a subscriber gets for a chunk (NST-5). Raises as `share` does."""
+        """The list of both: what a subscriber gets for a chunk (NST-6). Raises as `share` does."""
         form, data = self._written(value)
         if form == JSON:
             return Shared(self, form, b"[%d,%b]" % (number, data))
