@@ -117,7 +117,7 @@ class RPCChannel:
         self.limits = limits if limits is not None else Limits()
         self.timeout = checked_timeout(timeout)
         self._errors = ErrorRegistry(errors)
-        self.metadata, self.on_call = metadata, on_call
+        self.metadata, self.on_call, self.encode = metadata, on_call, encode
         self.state = SimpleNamespace()
         """For whatever belongs to this connection: handlers reach it by `current_channel().state`."""
         self.callbacks = HeldCallbacks(self, self.limits.callbacks)
