@@ -125,11 +125,14 @@ class Producer:
     async def iterate(self, iterator: Any) -> None:
         """Collect all values of the async iterator; raises what it raises. `drain` sends the last of them."""
         advance = iterator.__anext__
+        take_ready = getattr(iterator, "take_ready", None)
         while True:
             await self._make_room()
             if self.over:  # the iterator took the cancellation for something else
                 return
             began = perf_counter()
+            if take_ready is not None:  # it has values by the list, as long as it need not wait for them
+                self._batch += take_ready(min(self._call.room, self._fitting) - len(self._batch))
             outcome = self._collect(advance)
             if outcome is _SUSPENDED:
                 step, self._step = self._step, None

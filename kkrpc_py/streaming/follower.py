@@ -87,7 +87,8 @@ class Follower:
         """The connection of the present subscription."""
         self._receiver: StreamReceiver | None = None
         self._marked = False
-        self._ready: deque[tuple[int, Any]] = deque()
+        self.ready: deque[Any] = deque()
+        """Chunks that have arrived and are read next, without waiting."""
         self._due: KkrpcError | None = None
         """To be raised before what is ready: a gap."""
         self._wrong: ProtocolError | None = None
@@ -124,8 +125,8 @@ class Follower:
             if self._due is not None:
                 due, self._due = self._due, None
                 raise due
-            if self._ready:
-                return self._hand_out()
+            if self.ready:
+                return self.hand_out()
             if self._wrong is not None:
                 raise self._wrong
             await self.open()
@@ -149,7 +150,7 @@ class Follower:
     def cancel(self) -> None:
         """Want no more."""
         self.cancelled = True
-        self._ready.clear()
+        self.ready.clear()
         if self._receiver is not None:
             self._receiver.cancel()
         if self._reconnecting is not None:
@@ -177,15 +178,28 @@ class Follower:
         raise self._cancellation()
 
     def _take(self, arrived: list[Any]) -> None:
-        for item in arrived:
-            reason = self._take_chunk(item) if self._marked else self._take_mark(item)
+        chunks = iter(arrived)
+        if not self._marked:
+            reason = self._take_mark(next(chunks))
             if reason:
                 self._refuse(reason)
                 return
-        if self._latest and len(self._ready) > 1:
-            newest = self._ready.pop()
-            self._ready.clear()
-            self._ready.append(newest)
+        assert self._received is not None
+        received, append = self._received, self.ready.append
+        for chunk in chunks:
+            if type(chunk) is not list or len(chunk) != 2 or type(chunk[0]) is not int:
+                self._refuse("a chunk is no list of a number and a value")
+                break
+            if chunk[0] <= received:
+                self._refuse(f"the number {chunk[0]} of a chunk does not rise")
+                break
+            received = chunk[0]
+            append(chunk)
+        self._received = received
+        if self._latest and len(self.ready) > 1:
+            newest = self.ready.pop()
+            self.ready.clear()
+            append(newest)
 
     def _take_mark(self, mark: Any) -> str:
         """Take what a subscription begins with; returns what is wrong with it."""
@@ -211,26 +225,19 @@ class Follower:
         self._marked = True
         return ""
 
-    def _take_chunk(self, chunk: Any) -> str:
-        if type(chunk) is not list or len(chunk) != 2 or type(chunk[0]) is not int:
-            return "a chunk is no list of a number and a value"
-        number: int = chunk[0]
-        assert self._received is not None
-        if number <= self._received:
-            return f"the number {number} of a chunk does not rise"
-        self._received = number
-        self._ready.append((number, chunk[1]))
-        return ""
-
-    def _hand_out(self) -> Any:
-        number, value = self._ready.popleft()
-        dropped = number - max(self.last, self._before) - 1
-        if dropped:
-            if not self.dropped:
-                _log.warning("DF0029: a reader of %r is slow, and chunks of it were dropped", self.name)
-            self.dropped += dropped
+    def hand_out(self) -> Any:
+        """The next value that is ready."""
+        number, value = self.ready.popleft()
+        if number != self.last + 1:
+            self._count_dropped(number)
         self.last = number
         return value
+
+    def _count_dropped(self, number: int) -> None:
+        dropped = number - max(self.last, self._before) - 1
+        if dropped and not self.dropped:
+            _log.warning("DF0029: a reader of %r is slow, and chunks of it were dropped", self.name)
+        self.dropped += dropped
 
     def _refuse(self, reason: str) -> None:
         self._wrong = ProtocolError(f"the stream {self.id!r} of {self.name!r}: {reason}")

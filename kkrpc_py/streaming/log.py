@@ -12,7 +12,7 @@ __all__ = ["Log"]
 class Log:
     """Numbers rise by one (NST-6). What is kept is one row without holes, the newest last."""
 
-    __slots__ = ("_chunks", "_ends", "first", "next", "total")
+    __slots__ = ("_chunks", "_ends", "first", "next", "size", "total")
 
     def __init__(self, first: int) -> None:
         """`first`: the number of the first chunk that will be written."""
@@ -25,6 +25,8 @@ class Log:
         """The number of the next chunk to be written."""
         self.total = 0
         """Bytes of all chunks that were ever written."""
+        self.size = 0
+        """Bytes of those that are kept."""
 
     def __len__(self) -> int:
         return len(self._chunks)
@@ -32,12 +34,17 @@ class Log:
     def append(self, chunk: Shared) -> None:
         self._chunks.append(chunk)
         self.total += chunk.size
+        self.size += chunk.size
         self._ends.append(self.total)
         self.next += 1
 
     def at(self, number: int) -> Shared:
         """The chunk of that number, which is kept."""
         return self._chunks[number - self.first]
+
+    def between(self, number: int, end: int) -> list[Shared]:
+        """The chunks from `number` on, before `end`; all of them are kept."""
+        return self._chunks[number - self.first : end - self.first]
 
     def bytes_from(self, number: int) -> int:
         """Bytes of the chunks from that number on."""
@@ -53,6 +60,7 @@ class Log:
         """Keep no chunk before that number."""
         count = min(number, self.next) - self.first
         if count > 0:
+            self.size = self.bytes_from(self.first + count)
             del self._chunks[:count], self._ends[:count]
             self.first += count
 

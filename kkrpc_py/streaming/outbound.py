@@ -74,6 +74,8 @@ class OutboundStream(Producing[T_contra]):
         self._blocking: list[Subscription] = []
         self._parked: list[Subscription] = []
         self._room: Signal | None = None
+        self._room_until = 0
+        """The number up to which none of those that block is full, as far as that is known."""
         self._turn = _TURN
         self._since_turn = 0
         self._look_at_chunks = 0
@@ -158,6 +160,7 @@ class OutboundStream(Producing[T_contra]):
         self._subscriptions[subscription] = None
         if subscription.overflow == "block":
             self._blocking.append(subscription)
+            self._room_until = 0
         self._turn = min(self._turn, high_water_mark)
         if self._call_off is not None:
             self._call_off()
@@ -203,7 +206,11 @@ class OutboundStream(Producing[T_contra]):
 
     @property
     def _has_room(self) -> bool:
-        return all(subscription.has_room for subscription in self._blocking)
+        log = self.log
+        if log.next < self._room_until and log.size <= self.most_bytes:
+            return True  # who takes something meanwhile makes it more
+        self._room_until = min((each.room_until for each in self._blocking), default=log.next + 1)
+        return log.next < self._room_until and all(each.fits(log.next) for each in self._blocking)
 
     def _wake_parked(self) -> None:
         if self._parked:

@@ -145,7 +145,8 @@ class _Pass(Generic[T_co]):
         return self
 
     async def __anext__(self) -> T_co:
-        value: T_co = await self._follower.next()
+        follower = self._follower
+        value: T_co = follower.hand_out() if follower.ready else await follower.next()
         return value
 
     async def aclose(self) -> None:

@@ -96,6 +96,17 @@ class Subscription:
             self._stream.park(self)
             await self._place
 
+    def take_ready(self, most: int) -> list[Shared]:
+        """Up to so many chunks, without waiting and without what comes before them."""
+        log = self._log
+        number = self._next if log.next == self._seen else self._look()
+        if self._mark is not None or self._snapshot_due or number == log.next:
+            return []
+        self._next = min(number + most, log.next)
+        if self.overflow == "block":
+            self._stream.took()
+        return log.between(number, self._next)
+
     def wake(self) -> None:
         """There is something new."""
         if self._place is not None:
@@ -127,21 +138,22 @@ class Subscription:
     def floor(self) -> int:
         """The number of the first chunk that is still kept for it."""
         log = self._log
-        if self.overflow == "block" or self._fits(log.next):
+        if self.overflow == "block" or self.fits(log.next):
             return self._next
         kept = max(log.next - self._high_water, log.newest(self._stream.most_bytes))
         return max(min(kept, log.next - 1), self._next)
 
     @property
-    def has_room(self) -> bool:
-        """Whether one more chunk may be written."""
-        return self._fits(self._log.next + 1)
+    def room_until(self) -> int:
+        """The number that cannot be written any more without passing its high water mark."""
+        return max(self._next, self._replay_end) + self._high_water
 
-    def _fits(self, next: int) -> bool:
-        waiting_from = max(self._next, self._replay_end)
-        if next - waiting_from > self._high_water:
+    def fits(self, next: int) -> bool:
+        """Whether no more waits for it than it chose, when `next` is the number to be written next."""
+        if next > self.room_until:
             return False
-        return self._log.bytes_from(waiting_from) <= self._stream.most_bytes
+        log, most = self._log, self._stream.most_bytes
+        return log.size <= most or log.bytes_from(max(self._next, self._replay_end)) <= most
 
     async def aclose(self) -> None:
         self._stream.leave(self)

@@ -42,25 +42,26 @@ _LONG_DIGITS = re.compile(rb"[0-9]{16}")
 class Shared:
     """A snapshot of a value: what happens to the value later changes nothing."""
 
-    __slots__ = ("_forms", "_writer", "size")
+    __slots__ = ("_writer", "forms", "size")
 
     def __init__(self, writer: SharedWriter, form: int, data: bytes) -> None:
         self._writer = writer
-        self._forms: dict[int, bytes | None] = {form: data}
+        self.forms: dict[int, bytes | None] = {form: data}
+        """Those that were needed as yet."""
         self.size = len(data)
         """Bytes of its first form."""
 
     @property
     def value(self) -> Any:
         """The value again, a new one each time."""
-        return self._writer.value_of(self._forms)
+        return self._writer.value_of(self.forms)
 
     def form(self, form: int) -> bytes | None:
         """The value in that form; None where that cannot be."""
         try:
-            return self._forms[form]
+            return self.forms[form]
         except KeyError:
-            found = self._forms[form] = self._writer.convert(self._forms, form)
+            found = self.forms[form] = self._writer.convert(self.forms, form)
             return found
 
 
