@@ -20,13 +20,15 @@ from kkrpc_py.core.calls import MAX_BATCH, IncomingCall
 from kkrpc_py.core.connection import Connection
 from kkrpc_py.errors import InternalError, KkrpcError, ValidationFailed
 
-__all__ = ["Link", "Producer"]
+__all__ = ["READY", "Link", "Producer"]
 
 _FRAME_BYTES = 64 * 1024
 """A batch is kept to about this size: larger frames gain nothing and cost the other calls latency."""
 _LARGE = 4096
 """A string or bytes value of this length ends its batch."""
 _SIZED: frozenset[type[Any]] = frozenset({bytes, str, bytearray, memoryview})
+READY = "__kkrpc_ready__"
+"""A method of an iterator that has values by the list: gives up to so many of them that need no waiting."""
 _TURN = 1024
 """Values after which a generator that never suspends lets the other tasks run."""
 
@@ -125,14 +127,14 @@ class Producer:
     async def iterate(self, iterator: Any) -> None:
         """Collect all values of the async iterator; raises what it raises. `drain` sends the last of them."""
         advance = iterator.__anext__
-        take_ready = getattr(iterator, "take_ready", None)
+        ready = getattr(iterator, READY, None)
         while True:
             await self._make_room()
             if self.over:  # the iterator took the cancellation for something else
                 return
             began = perf_counter()
-            if take_ready is not None:  # it has values by the list, as long as it need not wait for them
-                self._batch += take_ready(min(self._call.room, self._fitting) - len(self._batch))
+            if ready is not None:
+                self._batch += ready(min(self._call.room, self._fitting) - len(self._batch))
             outcome = self._collect(advance)
             if outcome is _SUSPENDED:
                 step, self._step = self._step, None

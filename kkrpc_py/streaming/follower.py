@@ -235,7 +235,7 @@ class Follower:
 
     def _count_dropped(self, number: int) -> None:
         dropped = number - max(self.last, self._before) - 1
-        if dropped and not self.dropped:
+        if dropped and not self.dropped and not self._latest:
             _log.warning("DF0029: a reader of %r is slow, and chunks of it were dropped", self.name)
         self.dropped += dropped
 

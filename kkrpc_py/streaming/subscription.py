@@ -96,7 +96,7 @@ class Subscription:
             self._stream.park(self)
             await self._place
 
-    def take_ready(self, most: int) -> list[Shared]:
+    def __kkrpc_ready__(self, most: int) -> list[Shared]:
         """Up to so many chunks, without waiting and without what comes before them."""
         log = self._log
         number = self._next if log.next == self._seen else self._look()
