@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections import deque
+from collections.abc import Callable
 from typing import Any, Literal, Protocol, TypeAlias
 
 import anyio
@@ -86,7 +87,10 @@ class Follower:
         self.channel: RPCChannel | None = None
         """The connection of the present subscription."""
         self._receiver: StreamReceiver | None = None
-        self._marked = False
+        self.marked = False
+        """The mark of the present subscription is here."""
+        self.when_marked: Callable[[], None] | None = None
+        """Called when it comes, also where nothing follows it."""
         self.ready: deque[Any] = deque()
         """Chunks that have arrived and are read next, without waiting."""
         self._due: KkrpcError | None = None
@@ -98,6 +102,7 @@ class Follower:
     async def open(self) -> None:
         """Subscribe, if that has not been done. Raises UnknownStream and what else the server says."""
         while self._receiver is None:
+            self.marked = False
             channel = await self._connected()
             options = dict(self._options)
             if self._received != 0:
@@ -113,7 +118,6 @@ class Follower:
             if not isinstance(found, StreamReceiver):
                 raise ProtocolError(f"{self._method!r} was answered by something else than a stream")
             self._receiver = found
-            self._marked = False
             if self.cancelled:
                 found.cancel()
 
@@ -140,7 +144,7 @@ class Follower:
                 self._receiver = None
                 continue
             except StopAsyncIteration:
-                if self._marked:
+                if self.marked:
                     raise
                 self._refuse("it ended before its mark")
                 continue
@@ -179,7 +183,7 @@ class Follower:
 
     def _take(self, arrived: list[Any]) -> None:
         chunks = iter(arrived)
-        if not self._marked:
+        if not self.marked:
             reason = self._take_mark(next(chunks))
             if reason:
                 self._refuse(reason)
@@ -222,7 +226,9 @@ class Follower:
         if restarted:
             self.last = 0
         self._before = next - 1
-        self._marked = True
+        self.marked = True
+        if self.when_marked is not None:
+            self.when_marked()
         return ""
 
     def hand_out(self) -> Any:
