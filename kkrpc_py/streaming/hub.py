@@ -165,6 +165,7 @@ class StreamHub:
                 writable=writable,
                 limits=self.limits,
                 replay_window=replay_window,
+                close=channel.close,
             )
         except BaseException:
             channel.close()
@@ -238,8 +239,12 @@ class StreamHub:
         state = self._states.get(name)
         if state is None:
             raise unknown(name, STATE_ID)
-        if not await self._names[name].authorized(StreamRequest("mutate", name, STATE_ID, channel)):
+        named = self._names[name]
+        await named.granted(channel, STATE_ID, "drop_oldest")
+        if not await named.authorized(StreamRequest("mutate", name, STATE_ID, channel)):
             raise PermissionError(f"the shared state {name!r} may not be changed by this client")
+        if self._states.get(name) is not state:
+            raise unknown(name, STATE_ID)
         return state.mutate_for_peer(version, patch)
 
     def __repr__(self) -> str:
