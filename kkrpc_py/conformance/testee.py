@@ -37,7 +37,7 @@ _USAGE = "usage: python -m kkrpc_py.conformance.testee [--backend asyncio|trio]"
 
 async def serve() -> int:
     """Serve the kit until the channel is closed; returns the exit code, which says why it was."""
-    api = API()
+    api = API(LIMITS)
     channel = kk.RPCChannel(
         open_stdio(),
         expose=api,
@@ -47,9 +47,11 @@ async def serve() -> int:
         passthrough=api._note_noise,
     )
     channel.begin_with(b"\n")  # FRM-12, as `serve_stdio` does
-    async with channel:
+    async with anyio.create_task_group() as tasks, channel:
+        api.hub._attach(channel, tasks)
         await channel.wait_closed()
         api._end()
+        tasks.cancel_scope.cancel()
         try:
             await channel.ready()
         except kk.ChannelClosed as closed:

@@ -1,7 +1,7 @@
 """What the reference testee exposes: the methods and properties of spec/testee.md.
 
 It owns their names and what they take. Scripts are `testee_script`'s, calls of the kit `testee_calls`'s, the
-process and its end `testee`'s.
+hub `testee_streams`'s, the process and its end `testee`'s.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from typing import Any, ClassVar
 import kkrpc_py as kk
 from kkrpc_py.conformance.testee_calls import Kept, outcome_of
 from kkrpc_py.conformance.testee_script import Bench, Script, error_of
+from kkrpc_py.conformance.testee_streams import Hub
 
 __all__ = ["API", "remember_meta"]
 
@@ -20,6 +21,7 @@ _FEATURES = (
     "credit", "batch", "result", "cancel", "cbor", "callback", "stream-arguments", "kwargs", "metadata",
     "superjson", "bigint", "floats", "validation", "properties", "construct", "noise", "counted", "limits",
     "decimal", "rational", "uuid", "ip", "complex", "date", "datetime", "set",
+    "named-streams", "uploads", "events", "shared-state", "streams-client",
 )  # fmt: skip
 
 _meta: ContextVar[dict[str, Any]] = ContextVar("metadata of the running call")
@@ -98,9 +100,10 @@ class API:
     Sealed = Sealed
     _secret = "nobody's"
 
-    def __init__(self) -> None:
+    def __init__(self, limits: kk.Limits) -> None:
         self._bench = Bench(self._make)
         self._kept = Kept(self._bench)
+        self.hub = Hub(self._bench, limits)
         self._functions: dict[str, kk.LocalCallback[Any, Any]] = {}
         self._noise: list[str] = []
 
@@ -194,6 +197,7 @@ class API:
         running = len(connection.incoming) - 1  # nothing public counts them; this call is one
         self._bench.reset()
         self._kept.clear()
+        self.hub._reset()
         functions, self._functions = self._functions, {}
         for function in functions.values():
             function.release()

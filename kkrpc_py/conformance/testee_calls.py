@@ -36,7 +36,10 @@ def described(exc: BaseException) -> dict[str, Any]:
         parts = {"phase": exc.phase, "method": exc.method, "issues": issues}
         return {"name": "RPCValidationError", "message": exc.message, **parts}
     if not isinstance(exc, kk.RemoteError):
-        return {"name": type(exc).__name__, "message": str(exc)}
+        # The errors of the hub have a `code`, or the `version` of a state.
+        fields = {name: getattr(exc, name, None) for name in ("code", "version")}
+        told = {name: value for name, value in fields.items() if value is not None}
+        return {"name": type(exc).__name__, "message": str(exc), **told}
     found = {**exc.fields, "name": exc.name, "message": exc.message}
     if exc.cause is not None:
         found["cause"] = described(exc.cause) if isinstance(exc.cause, BaseException) else exc.cause

@@ -42,9 +42,9 @@ def written(case: Case) -> bytes:
 
 def test_the_cases_of_the_specification() -> None:
     cases = load()
-    assert {case.level for case in cases} == {0, 1, 2, 3}
+    assert {case.level for case in cases} == {0, 1, 2, 3, 4}
     assert [case.level for case in cases] == sorted(case.level for case in cases)
-    assert {case.source.split("/")[0] for case in cases} == {"l0", "l1", "l2", "l3", "vectors"}
+    assert {case.source.split("/")[0] for case in cases} == {"l0", "l1", "l2", "l3", "l4", "vectors"}
     assert len({case.id for case in cases}) == len(cases)
     assert (spec_folder() / "protocol.md").is_file()
 
