@@ -8,6 +8,7 @@ It ends after that many messages, of which those from before it came count too.
 import argparse
 
 import anyio
+
 import kkrpc_py as kk
 
 
@@ -32,7 +33,8 @@ async def main() -> None:
 
 async def show(streams: kk.RemoteStreams, log: kk.RemoteState, number: int) -> None:
     """Print one message: its answer from the log if it is finished, else from its stream as it grows."""
-    message = await until(log, lambda messages: len(messages) > number and messages[number]["stream"])
+    await log.until(lambda value: len(value["messages"]) > number and value["messages"][number]["stream"])
+    message = log.at("messages", number)
     print("> " + message["question"], flush=True)
     printed = ""
     if message["answer"] is None:
@@ -41,6 +43,13 @@ async def show(streams: kk.RemoteStreams, log: kk.RemoteState, number: int) -> N
                 print(token, end="", flush=True)
                 printed += token
         except (kk.UnknownStream, kk.StreamGap):
-            pass  # away for longer than the server keeps it: the log has, or will have, the rest
-        message = await until(log, lambda messages: messages[number]["answer"])
-    print(message["answer"].removeprefix(printed), flush=True)
+            pass  # away for longer than the server keeps it: the log has the rest, or will have it
+        await log.until(lambda value: value["messages"][number]["answer"] is not None)
+    print(log.at("messages", number, "answer").removeprefix(printed), flush=True)
+
+
+if __name__ == "__main__":
+    try:
+        anyio.run(main)
+    except KeyboardInterrupt:
+        pass

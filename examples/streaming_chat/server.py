@@ -10,12 +10,13 @@ import sys
 from collections.abc import AsyncIterator
 
 import anyio
+
 import kkrpc_py as kk
 
 ANSWERS = {
     "What is a harbour?": "A harbour is where the long road ends, and where the small boats sleep.",
-    "And a lighthouse?": "A lighthouse says one word all night, in every direction, so that nobody has to ask "
-    "where the rocks are. By day it says nothing, and is painted.",
+    "And a lighthouse?": "A lighthouse says one word all night, in every direction, so that nobody has to "
+    "ask where the rocks are. By day it says nothing, and is painted.",
     "Good night.": "Good night. The lamp is lit.",
 }
 
