@@ -89,6 +89,8 @@ class Follower:
         self._receiver: StreamReceiver | None = None
         self.marked = False
         """The mark of the present subscription is here."""
+        self.warns = not self._latest
+        """Says in the log that chunks were dropped: where that is no matter of course."""
         self.when_marked: Callable[[], None] | None = None
         """Called when it comes, also where nothing follows it."""
         self.ready: deque[Any] = deque()
@@ -241,7 +243,7 @@ class Follower:
 
     def _count_dropped(self, number: int) -> None:
         dropped = number - max(self.last, self._before) - 1
-        if dropped and not self.dropped and not self._latest:
+        if dropped and not self.dropped and self.warns:
             _log.warning("DF0029: a reader of %r is slow, and chunks of it were dropped", self.name)
         self.dropped += dropped
 

@@ -306,9 +306,9 @@ def make(old: Any, new: Any) -> list[dict[str, Any]]:
     one `replace` of that value. What is put at the end of a list says so ("-"), so that two who append do not
     conflict.
     """
-    if same(old, new):
-        return []
     changed = _changed(old, new)
+    if changed is None:
+        return []
     whole = [Operation("replace", changed.at, (), _at(new, changed.at)).plain()]
     found = changed.by_library()
     if found is None or encoded_size(found) > encoded_size(whole) + _FINER:
@@ -379,8 +379,8 @@ class _Changed(NamedTuple):
         return self.at + pointer
 
 
-def _changed(old: Any, new: Any) -> _Changed:
-    """What has changed between two documents that are not the same.
+def _changed(old: Any, new: Any) -> _Changed | None:
+    """What has changed between two documents; None where they are the same.
 
     The library looks at every item of two lists at much more cost than `same` does; of a long list with an
     item more it is shown that item alone.
@@ -391,6 +391,8 @@ def _changed(old: Any, new: Any) -> _Changed:
         if type(old) is dict and type(new) is dict:
             keys = [key for key in old if key not in new or not same(old[key], new[key])]
             keys += [key for key in new if key not in old]
+            if not keys:
+                return None
             old = {key: old[key] for key in keys if key in old}
             new = {key: new[key] for key in keys if key in new}
             if len(keys) == len(old) == len(new) == 1:
@@ -400,8 +402,12 @@ def _changed(old: Any, new: Any) -> _Changed:
             old, new = old[offset:], new[offset:]
             end = _common(old[::-1], new[::-1])
             old, new = old[: len(old) - end], new[: len(new) - end]
+            if not old and not new:
+                return None
             if len(old) == len(new) == 1:
                 step, old, new = str(offset), old[0], new[0]
+        elif same(old, new):
+            return None
         if step is None:
             return _Changed(at, old, new, offset)
         at = (*at, step)

@@ -131,7 +131,7 @@ class RemoteState(StateView):
         draft = copied(base.document)
         yield draft
         DocumentRules(self._limits).check(draft)
-        await self._ask(base, patches.make(base.document, copied(draft)))
+        await self._ask(base, patches.make(base.document, draft))
 
     async def set(self, value: Any) -> None:
         """Put another value in the place of the whole. Raises what `mutate` raises.
@@ -141,7 +141,6 @@ class RemoteState(StateView):
         self._check_open()
         DocumentRules(self._limits).check(value)
         base = _Base(self._document, self._version, self._epoch)
-        value = copied(value)
         patch = [] if same(value, base.document) else [{"op": "replace", "path": "", "value": value}]
         await self._ask(base, patch)
 
@@ -154,7 +153,8 @@ class RemoteState(StateView):
         if self._epoch != base.epoch:
             # The version means nothing to the server that is there now.
             raise StateConflict(f"the server of {self.name!r} has begun anew", self._version)
-        answer = await Call(channel, self._method, [self.name, base.version, patch])
+        # Copied, since the block may have kept parts of its draft.
+        answer = await Call(channel, self._method, [self.name, base.version, copied(patch)])
         if type(answer) is not int or answer < 1:
             raise ProtocolError(f"{self._method!r} was answered by no version")
         await self._reached(answer, base.epoch)
@@ -220,6 +220,7 @@ class RemoteState(StateView):
         """Take what comes, to its end. True: something was lost, and another subscription is wanted."""
         self._reader = reader = self._streams.subscribe(self.name, STATE_ID)
         reader._follower.when_marked = self._tell_waiting
+        reader._follower.warns = False  # what was dropped, a snapshot stands for
         fresh = True
         async with reader:
             if reader.channel is not None:

@@ -99,16 +99,18 @@ class SharedState(StateView):
         draft = copied(base)
         yield draft
         self._check_open()
-        self._rules.check(draft)
-        self._take(patches.make(base, copied(draft)), version)
+        self._take(base, draft, version)
 
     def set(self, value: Any) -> int:
         """Put another value in the place of the whole; returns the version. Raises what `mutate` raises."""
         self._check_open()
-        self._rules.check(value)
-        return self._take(patches.make(self._document, copied(value)), self._version)
+        return self._take(self._document, value, self._version)
 
-    def _take(self, patch: list[dict[str, Any]], version: int) -> int:
+    def _take(self, base: Any, value: Any, version: int) -> int:
+        """Make of it what `value` has that `base`, which was `version`, had not."""
+        self._rules.check(value)
+        # Copied, since the block may have kept parts of its draft, and for its tuples.
+        patch = copied(patches.make(base, value))
         return self._apply(patches.checked(patch), version) if patch else self._version
 
     # Changes of clients ----------------------------------------------------------------------
