@@ -232,9 +232,11 @@ class ReconnectingChannel:
     async def __aexit__(
         self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
     ) -> None:
+        cancelled = anyio.get_cancelled_exc_class()
+        if isinstance(exc, cancelled):
+            self._interrupt = self._scope.cancel
         self._close(ChannelClosed("the link was closed by this side"))
         self._scope.shield = False
-        cancelled = anyio.get_cancelled_exc_class()
         # The group is told of no exception but the cancellation that is its own: it would wrap it.
         own = exc if self._crash is not None and isinstance(exc, cancelled) else None
         try:
@@ -279,11 +281,13 @@ class ReconnectingChannel:
                 await self._connect_again_and_again()
         except BaseException as exc:
             fault = _without_cancellation(exc)
-            if fault is None:
+            if fault is not None:
+                self._crash = fault
+                self._close(_because("connecting failed", fault))
+                self._task_group.cancel_scope.cancel()
+            elif not self._scope.shield:
                 raise
-            self._crash = fault
-            self._close(_because("connecting failed", fault))
-            self._task_group.cancel_scope.cancel()
+            # else: on asyncio it was aimed at this task alone, and the link ends, in order
         finally:
             self._close(ChannelClosed("the task that connects was cancelled"))
             self._ended.set()
@@ -293,8 +297,9 @@ class ReconnectingChannel:
         while True:
             self._set("connecting")
             await self._make_connection()
-            if self.state == "closed" or self.last_error is None:
+            if self.state == "closed":
                 return
+            assert self.last_error is not None
             if self._most is not None and backoff.failures >= self._most:
                 self._last_failure = self.last_error
                 self._close(_because(f"gave up after {backoff.failures} attempts in a row", self.last_error))
@@ -333,6 +338,11 @@ class ReconnectingChannel:
         over = anyio.Event()
 
         def lost() -> None:
+            self._backoff.lost(anyio.current_time() - since)
+            try:
+                channel.check_open()
+            except ChannelClosed as exc:
+                self.last_error = exc.with_traceback(None)
             self._set("waiting")
             over.set()
 
@@ -344,12 +354,6 @@ class ReconnectingChannel:
             await over.wait()
         finally:
             channel.forget_closed(lost)
-        if channel.closed:
-            self._backoff.lost(anyio.current_time() - since)
-            try:
-                channel.check_open()
-            except ChannelClosed as exc:
-                self.last_error = exc.with_traceback(None)
 
     def _failed(self, error: Exception) -> None:
         self._backoff.failed()
@@ -387,7 +391,8 @@ def _without_cancellation(error: BaseException) -> BaseException | None:
     """`error` without what a cancellation put into it; None: it was nothing else."""
     cancelled = anyio.get_cancelled_exc_class()
     if isinstance(error, BaseExceptionGroup):
-        return error.split(cancelled)[1]
+        found, rest = error.split(cancelled)
+        return error if found is None else rest
     return None if isinstance(error, cancelled) else error
 
 
