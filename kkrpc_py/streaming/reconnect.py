@@ -115,6 +115,8 @@ class ReconnectingChannel:
         self._states: deque[LinkState] = deque(["connecting"], UNREAD_STATES)
         self._states_seen = 1
         self._changed = anyio.Event()
+        self._when_connected: dict[Callable[[RPCChannel], None], None] = {}
+        self._when_closed: dict[Callable[[], None], None] = {}
         self._reason: ChannelClosed | None = None
         self._last_failure: Exception | None = None
         """The last of the attempts that are allowed."""
@@ -159,6 +161,27 @@ class ReconnectingChannel:
                 raise self._closed_error()
             await self._changed.wait()
         return self.channel
+
+    def when_connected(self, tell: Callable[[RPCChannel], None]) -> None:
+        """Call `tell`, which raises nothing, with the current channel, and each new one before others have it."""
+        self._when_connected[tell] = None
+        if self.state == "connected":
+            tell(self.channel)
+
+    def forget_connected(self, tell: Callable[[RPCChannel], None]) -> None:
+        """Do not call `tell` any more."""
+        self._when_connected.pop(tell, None)
+
+    def when_closed(self, tell: Callable[[], None]) -> None:
+        """Call `tell`, which raises nothing, once there will be no more channels; maybe at once."""
+        if self.state == "closed":
+            tell()
+        else:
+            self._when_closed[tell] = None
+
+    def forget_closed(self, tell: Callable[[], None]) -> None:
+        """Do not call `tell` any more."""
+        self._when_closed.pop(tell, None)
 
     # Calls -----------------------------------------------------------------------------------
 
@@ -262,6 +285,10 @@ class ReconnectingChannel:
         if self._reason is None:
             self._reason = reason
             self._set("closed")
+            for tell in tuple(self._when_closed):
+                tell()
+            self._when_closed.clear()
+            self._when_connected.clear()
             self._interrupt()
 
     def _closed_error(self) -> ChannelClosed:
@@ -349,6 +376,8 @@ class ReconnectingChannel:
         self._interrupt = over.set  # its end is in order, and not to be cancelled
         self._channel = channel
         self._set("connected")
+        for tell in tuple(self._when_connected):
+            tell(channel)
         channel.when_closed(lost)
         try:
             await over.wait()

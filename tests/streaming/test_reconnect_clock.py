@@ -359,6 +359,49 @@ async def test_why_there_is_no_channel_is_told_with_a_childs_last_words() -> Non
         assert told.value.__cause__ is died
 
 
+async def test_those_who_want_to_know_are_told_of_each_channel_and_of_the_end() -> None:
+    peer = Peer(5.0, 5.0, math.inf)
+    link = link_to(peer)
+    told: dict[str, list[Any]] = {"before": [], "within": [], "forgotten": [], "closed": []}
+
+    def tell(name: str) -> Callable[[kk.RPCChannel], None]:
+        def note(channel: kk.RPCChannel) -> None:
+            assert channel is link.channel
+            told[name].append(channel)
+
+        return note
+
+    def end() -> None:
+        told["closed"].append(link.state)
+
+    def never() -> None:
+        told["closed"].append("never")
+
+    forgotten = tell("forgotten")
+    with anyio.fail_after(BOUND):
+        link.when_connected(tell("before"))
+        link.when_closed(end)
+        link.when_closed(never)
+        link.forget_closed(never)
+        link.forget_closed(never)
+        async with link:
+            assert told["before"] == [link.channel]
+            link.when_connected(tell("within"))
+            link.when_connected(forgotten)
+            await link.connected(after=link.channel)
+            link.forget_connected(forgotten)
+            link.forget_connected(forgotten)
+            await link.connected(after=link.channel)
+            assert told["closed"] == []
+        assert told["closed"] == ["closed"]
+        link.when_closed(end)
+        link.when_connected(tell("closed"))
+    assert len(told["before"]) == 3
+    assert told["within"] == told["before"]
+    assert told["forgotten"] == told["before"][:2]
+    assert told["closed"] == ["closed", "closed"]
+
+
 # Calls -------------------------------------------------------------------------------------------
 
 
