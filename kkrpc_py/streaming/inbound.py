@@ -58,8 +58,8 @@ class Source(Protocol):
         """Nothing more of it is wanted, and what waits is dropped; whoever waits in `next_value` is woken."""
         ...
 
-    def lost(self) -> None:
-        """The session is gone; what waits is read first."""
+    def lost(self) -> bool:
+        """The session is gone; what waits is read first. Returns whether the end had come."""
         ...
 
 
@@ -203,9 +203,10 @@ class Inbound:
 
     def lost(self) -> None:
         """The session is gone."""
-        if self.uploader is not None:
-            self.uploader.lost()
-        self.over.set()
+        # A peer that has sent all it had to say may still wait for its answer.
+        if self.uploader is None or not self.uploader.lost():
+            self.outcome = UploadDisconnected("the session ended before the upload did")
+            self.over.set()
         self._changed.wake()
 
     def shut(self, error: KkrpcError) -> None:
@@ -257,9 +258,10 @@ class Inbound:
     def _finish(self, outcome: KkrpcError | None) -> None:
         if not self.done:
             self.done = True
-            self.outcome = outcome
             self.session.end(self)
-            self.over.set()
+            if not self.over.is_set():
+                self.outcome = outcome
+                self.over.set()
 
 
 class InboundReader(ObjectReceiveStream[T_co]):

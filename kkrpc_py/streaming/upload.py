@@ -95,12 +95,12 @@ class Upload(Producing[T_contra]):
             await checkpoint()
         else:
             await checkpoint_if_cancelled()
-        sending.check_open()
+        await sending.check_open_soon()
         chunk = sending.share(item)
         while len(sending.waiting) >= self._most or (sending.waiting and sending.bytes >= self._most_bytes):
             self._since_turn = 0
             await sending.changed.wait()
-            sending.check_open()
+            await sending.check_open_soon()
         sending.put(chunk)
 
     async def wait_room(self) -> None:
@@ -149,6 +149,7 @@ class Upload(Producing[T_contra]):
         raises becomes the upload's error and is raised here too; so is what the other side refuses it with.
         """
         await super().pipe_from(source)
+        await self._sending.answer()
         self._sending.check_refusal()
 
     async def __aexit__(
@@ -210,6 +211,16 @@ class _Sending:
         self.check_refusal()
         if self._unwanted or self.over:
             raise StreamClosed("the other side reads no more of the upload")
+
+    async def check_open_soon(self) -> None:
+        """The same, once it is known why."""
+        await self.answer()
+        self.check_open()
+
+    async def answer(self) -> None:
+        """Where nobody takes more chunks, wait until the other side has said why."""
+        while self._unwanted and not self.over:
+            await self.changed.wait()
 
     def check_outcome(self) -> None:
         """Raises what the other side has made of it, unless that is this side's own error."""
@@ -332,9 +343,11 @@ class _Sending:
         if self.over:
             return
         self.over = True
+        if outcome is None and not self._end_sent:
+            outcome = StreamClosed("the other side has ended the upload")
         self._outcome = None if outcome is None else outcome.with_traceback(None)
         self.channel.forget_closed(self._lost)
-        if not self._end_sent or outcome is not None:
+        if outcome is not None and (not self._end_sent or self.failure is None):
             self._clear()
             self._signal.set()
         self.changed.wake()

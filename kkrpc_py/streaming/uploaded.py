@@ -41,8 +41,9 @@ class Streamed:
     def cancel(self) -> None:
         self._receiver.cancel()
 
-    def lost(self) -> None:
-        """The stream knows by itself."""
+    def lost(self) -> bool:
+        receiver = self._receiver
+        return receiver.ended and not (receiver.failed and isinstance(receiver.error(), ChannelClosed))
 
     def give_up(self) -> None:
         """The call that brought it was cancelled: what came is read, then the reader is told."""
@@ -69,6 +70,7 @@ class Written:
         self._refused = False
         self._ended = False
         self._cancelled = False
+        self._lost = False
         self._failure: KkrpcError | None = None
         self._written = 0
         self._read = 0
@@ -113,7 +115,7 @@ class Written:
     async def room_beyond(self, number: int) -> int:
         """The credit, once it is above `number`. Raises StreamClosed, and UnknownStream where not allowed."""
         await self.permitted()
-        while not self._cancelled:
+        while not self._cancelled and not self._lost:
             if self.credit > number:
                 return self.credit
             await self._changed.wait()
@@ -193,6 +195,9 @@ class Written:
         self._bytes = 0
         self._changed.wake()
 
-    def lost(self) -> None:
-        if not self._ended:
-            self.fail(ChannelClosed())
+    def lost(self) -> bool:
+        if self._ended or self._cancelled:
+            return True
+        self.fail(ChannelClosed())
+        self._lost = True
+        return False
