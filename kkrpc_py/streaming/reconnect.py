@@ -163,7 +163,7 @@ class ReconnectingChannel:
         return self.channel
 
     def when_connected(self, tell: Callable[[RPCChannel], None]) -> None:
-        """Call `tell`, which raises nothing, with the current channel, and each new one before others have it."""
+        """Call `tell`, which raises nothing, with the channel, and each new one before others have it."""
         self._when_connected[tell] = None
         if self.state == "connected":
             tell(self.channel)
