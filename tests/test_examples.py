@@ -50,6 +50,9 @@ OUTPUTS = {
     "sync_parent.py": "average: 6.0\ncake 1\ncake 2\ncake 3\ncake 4\noven off after [0.25, 0.5, 0.75, 1.0]\n",
     "relay.py": "1 + 2 = 3\n3 2 1 0\n",
     "connections.py": "hello Ada\nhello Bob\nAda Bob\nAda\n",
+    "reconnecting.py": "1 squared is 1\n2 squared is 4\nthe worker that had 3 is gone, exit code 3\n"
+    "3 squared is 9\n4 squared is 16\nthe worker that had 5 is gone, exit code 3\n5 squared is 25\n"
+    "connected waiting connecting connected waiting connecting connected closed\n",
 }
 TESTED_BELOW = {"child.py", "unix_server.py", "unix_client.py", "node_parent.py"}
 NODE_MODULES = ROOT / "tests" / "node" / "node_modules"

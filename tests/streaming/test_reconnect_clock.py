@@ -721,6 +721,28 @@ async def test_entering_can_be_bounded() -> None:
         assert tasks_running() == before
 
 
+async def test_an_attempt_can_be_bounded_by_what_makes_it() -> None:
+    """As docs/reconnecting.md has it."""
+
+    @contextlib.asynccontextmanager
+    async def bounded() -> AsyncIterator[kk.RPCChannel]:
+        with anyio.fail_after(5) as connecting:
+            async with kk.memory_pair(Api()) as (_, client):
+                if len(peer.times) < 3:
+                    await client.remote().never()
+                connecting.deadline = math.inf
+                yield client
+
+    peer = Peer(bounded)
+    with anyio.fail_after(BOUND):
+        async with link_to(peer, initial_delay=1.0) as link:
+            assert peer.waits == [6.0, 7.0]
+            assert isinstance(link.last_error, TimeoutError)
+            await anyio.sleep(1000)
+            assert await link.remote().add(1, 2) == 3
+            assert len(peer.times) == 3
+
+
 async def test_connect_may_close_the_link_that_it_works_for() -> None:
     @contextlib.asynccontextmanager
     async def gives_up() -> AsyncIterator[kk.RPCChannel]:
