@@ -34,10 +34,14 @@ from kkrpc_py.wire.shared import (
     JSON,
     STOCK,
     STOCK_BYTES,
+    STOCK_SUPERJSON,
+    SUPERJSON,
     WITH_BYTES,
     Shared,
+    all_within,
     cbor_chunks,
     json_chunks,
+    superjson_chunks,
 )
 
 if TYPE_CHECKING:
@@ -135,9 +139,16 @@ class Encoder:
         Raises LimitExceeded as `encode` does.
         """
         values: list[Shared] = message.values
-        if self.writes_superjson or self.pending or not _SHARED.issuperset(map(type, values)):
+        if self.pending or not _SHARED.issuperset(map(type, values)) or not all_within(values, self._limits):
             return None
         forms: list[bytes | None] = []
+        writer = self._to_stock if self.stock else self._to_peer
+        if self.writes_superjson:
+            forms = [value.form(STOCK_SUPERJSON if self.stock else SUPERJSON) for value in values]
+            if None in forms:
+                return None
+            id = writer.dumps(message.id)  # type: ignore[arg-type]
+            return self._as_line(superjson_chunks(id, forms))  # type: ignore[arg-type]
         if self._codec != "cbor":
             forms = [value.form(STOCK if self.stock else JSON) for value in values]
             if None in forms and not self.cbor:
@@ -148,8 +159,7 @@ class Encoder:
                 return self._framed(*cbor_chunks(message.id, forms))  # type: ignore[arg-type]
         if None in forms:
             return None
-        id = (self._to_stock if self.stock else self._to_peer).dumps(message.id)  # type: ignore[arg-type]
-        return self._as_line(json_chunks(id, forms))  # type: ignore[arg-type]
+        return self._as_line(json_chunks(writer.dumps(message.id), forms))  # type: ignore[arg-type]
 
     def _encode(self, message: Message) -> bytes:
         if self.cbor and (pieces := large_pieces(message)) is not None:
