@@ -1,4 +1,4 @@
-"""A worker that dies is followed by the next one, and what it was at is asked again: here that does no harm."""
+"""A worker that dies is followed by the next one, and is asked again what the other was at: harmless here."""
 
 import os
 import sys
@@ -32,14 +32,11 @@ async def square_surely(link: kk.ReconnectingChannel, number: int) -> int:
 
 
 async def main() -> None:
-    states = []
     async with kk.reconnecting(lambda: kk.open_process([sys.executable, __file__, "worker"])) as link:
         watching = link.states()
         for number in range(1, 6):
             print(number, "squared is", await square_surely(link, number))
-    async for state in watching:
-        states.append(state)
-    print(*states)
+    print(*[state async for state in watching])
 
 
 if sys.argv[1:] == ["worker"]:
