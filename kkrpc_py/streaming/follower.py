@@ -99,29 +99,52 @@ class Follower:
         """To be raised before what is ready: a gap."""
         self._wrong: ProtocolError | None = None
         """To be raised after what is ready."""
-        self._reconnecting: anyio.CancelScope | None = None
+        self._opening: anyio.CancelScope | None = None
+        self._lost: RPCChannel | None = None
+        """The last connection that was found to be lost."""
 
     async def open(self) -> None:
         """Subscribe, if that has not been done. Raises UnknownStream and what else the server says."""
         while self._receiver is None:
-            self.marked = False
-            channel = await self._connected()
-            options = dict(self._options)
-            if self._received != 0:
-                options["after"] = self._received
-            if self.epoch is not None:
-                options["epoch"] = self.epoch
-            try:
-                found = await invoke(channel, self._method, [self.name, self.id, options], lambda got: got)
-            except ChannelClosed:
-                if isinstance(self._source, RPCChannel):
-                    raise
-                continue
-            if not isinstance(found, StreamReceiver):
-                raise ProtocolError(f"{self._method!r} was answered by something else than a stream")
-            self._receiver = found
             if self.cancelled:
-                found.cancel()
+                raise self._cancellation()
+            self.marked = False
+            try:
+                with anyio.CancelScope() as self._opening:
+                    await self._subscribe()
+            finally:
+                self._opening = None
+
+    async def _subscribe(self) -> None:
+        """Subscribe once; in vain where the connection is lost meanwhile, and another one may come."""
+        if isinstance(self._source, RPCChannel):
+            channel = self._source
+        else:
+            channel = await self._source.connected(after=self._lost)
+        self.channel = channel
+        options = dict(self._options)
+        if self._received != 0:
+            options["after"] = self._received
+        if self.epoch is not None:
+            options["epoch"] = self.epoch
+        try:
+            found = await invoke(channel, self._method, [self.name, self.id, options], lambda got: got)
+        except ChannelClosed:
+            if not self._may_come_back():
+                raise
+            return
+        if not isinstance(found, StreamReceiver):
+            raise ProtocolError(f"{self._method!r} was answered by something else than a stream")
+        self._receiver = found
+        if self.cancelled:
+            found.cancel()
+
+    def _may_come_back(self) -> bool:
+        """Whether ChannelClosed says that the connection is lost, and another one may come."""
+        if isinstance(self._source, RPCChannel) or self.channel is None or not self.channel.closed:
+            return False  # what the other side has raised may be called so as well
+        self._lost = self.channel
+        return True
 
     async def next(self) -> Any:
         """The next value. Raises StopAsyncIteration at the end, and what the stream ended in."""
@@ -141,7 +164,7 @@ class Follower:
             try:
                 arrived = [await receiver.next_value()]
             except ChannelClosed:
-                if isinstance(self._source, RPCChannel):
+                if not self._may_come_back():
                     raise
                 self._receiver = None
                 continue
@@ -159,8 +182,8 @@ class Follower:
         self.ready.clear()
         if self._receiver is not None:
             self._receiver.cancel()
-        if self._reconnecting is not None:
-            self._reconnecting.cancel()
+        if self._opening is not None:
+            self._opening.cancel()
 
     def abandon(self) -> None:
         """The same, from any thread and at any point of it."""
@@ -172,16 +195,6 @@ class Follower:
         self.cancel()
         if self._receiver is not None:
             await cancel_and_wait(self._receiver)
-
-    async def _connected(self) -> RPCChannel:
-        source = self._source
-        if isinstance(source, RPCChannel):
-            self.channel = source
-            return source
-        with anyio.CancelScope() as self._reconnecting:
-            self.channel = await source.connected(after=self.channel)
-            return self.channel
-        raise self._cancellation()
 
     def _take(self, arrived: list[Any]) -> None:
         chunks = iter(arrived)

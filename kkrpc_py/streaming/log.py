@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from bisect import bisect_left
+from bisect import bisect_left, bisect_right
 
 from kkrpc_py.wire.shared import Shared
 
@@ -45,6 +45,13 @@ class Log:
     def between(self, number: int, end: int) -> list[Shared]:
         """The chunks from `number` on, before `end`; all of them are kept."""
         return self._chunks[number - self.first : end - self.first]
+
+    def part(self, number: int, end: int, size: int) -> int:
+        """Where to end, before `end` maybe, to have `size` bytes at most from `number` on, or one chunk."""
+        most = self._begin(number) + size
+        if self._ends[end - 1 - self.first] <= most:
+            return end
+        return max(self.first + bisect_right(self._ends, most), number + 1)
 
     def bytes_from(self, number: int) -> int:
         """Bytes of the chunks from that number on."""

@@ -127,6 +127,7 @@ class OutboundStream(Producing[T_contra]):
     def close(self) -> None:
         if not self._closed:
             self._closed = True
+            self._call_off_signal()
             self._forget()
             self._wake_parked()
             self._wake_writers()
@@ -162,9 +163,7 @@ class OutboundStream(Producing[T_contra]):
             self._blocking.append(subscription)
             self._room_until = 0
         self._turn = min(self._turn, high_water_mark)
-        if self._call_off is not None:
-            self._call_off()
-            self._call_off = None
+        self._call_off_signal()
         return subscription
 
     def leave(self, subscription: Subscription) -> None:
@@ -211,6 +210,11 @@ class OutboundStream(Producing[T_contra]):
             return True  # who takes something meanwhile makes it more
         self._room_until = min((each.room_until for each in self._blocking), default=log.next + 1)
         return log.next < self._room_until and all(each.fits(log.next) for each in self._blocking)
+
+    def _call_off_signal(self) -> None:
+        if self._call_off is not None:
+            self._call_off()
+            self._call_off = None
 
     def _wake_parked(self) -> None:
         if self._parked:

@@ -21,6 +21,9 @@ __all__ = ["Overflow", "Subscription"]
 Overflow: TypeAlias = Literal["drop_oldest", "latest", "block", "error"]
 """What becomes of a subscriber for which more waits than its high water mark (NST-12)."""
 
+_FRAME_BYTES = 64 * 1024
+"""No more is handed over at once, beyond one chunk: the credit goes by frames, and what was sent is sent."""
+
 
 class Subscription:
     """Yields a mark, then the chunks (NST-5, NST-6), as `Shared` values. One task reads it."""
@@ -78,12 +81,12 @@ class Subscription:
     async def __anext__(self) -> Shared:
         log = self._log
         while True:
+            if self._mark is not None:  # whatever has become of the subscription, it begins so (NST-5)
+                mark, self._mark = self._mark, None
+                return mark
             number = self._next
             if log.next != self._seen:
                 number = self._look()
-            if self._mark is not None:
-                mark, self._mark = self._mark, None
-                return mark
             if self._snapshot_due:
                 return self._snapshot()
             if number < log.next:
@@ -98,11 +101,13 @@ class Subscription:
 
     def __kkrpc_ready__(self, most: int) -> list[Shared]:
         """Up to so many chunks, without waiting and without what comes before them."""
+        if self._mark is not None:
+            return []
         log = self._log
         number = self._next if log.next == self._seen else self._look()
-        if self._mark is not None or self._snapshot_due or number == log.next:
+        if self._snapshot_due or number == log.next:
             return []
-        self._next = min(number + most, log.next)
+        self._next = log.part(number, min(number + most, log.next), _FRAME_BYTES)
         if self.overflow == "block":
             self._stream.took()
         return log.between(number, self._next)
@@ -150,9 +155,9 @@ class Subscription:
 
     def fits(self, next: int) -> bool:
         """Whether no more waits for it than it chose, when `next` is the number to be written next."""
-        if next > self.room_until:
-            return False
         log, most = self._log, self._stream.most_bytes
+        if next > self.room_until or self._next < log.first:  # some of it is forgotten: it did not fit
+            return False
         return log.size <= most or log.bytes_from(max(self._next, self._replay_end)) <= most
 
     async def aclose(self) -> None:
