@@ -12,7 +12,7 @@ from types import TracebackType
 from typing import Any, TypeVar
 
 import anyio
-from anyio.lowlevel import checkpoint, checkpoint_if_cancelled
+from anyio.lowlevel import checkpoint
 from msgspec import UNSET
 
 from kkrpc_py.channel.call import Call, CallOptions
@@ -24,6 +24,7 @@ from kkrpc_py.errors import (
     ChannelClosed,
     ErrorValue,
     LimitExceeded,
+    NotSerializable,
     StreamClosed,
     WouldBlock,
     error_from_wire,
@@ -78,7 +79,8 @@ class Upload(Producing[T_contra]):
         cannot be sent, StreamClosed after the end, and what the other side refused the upload with.
         """
         sending = self._sending
-        sending.check_open()
+        if sending.closed:
+            sending.check_open()
         if len(sending.waiting) >= self._most:
             raise WouldBlock(f"{self._most} chunks wait to be sent (high_water_mark)")
         sending.put(sending.share(value))
@@ -86,21 +88,21 @@ class Upload(Producing[T_contra]):
     async def send(self, item: T_contra) -> None:
         """As `write`, but waits for room: while `Limits.stream_buffer` bytes wait, too.
 
-        A `send` that is cancelled has sent nothing.
+        A `send` that is cancelled has sent nothing. Where there is room, not each one is a checkpoint.
         """
         sending = self._sending
         self._since_turn += 1
         if self._since_turn >= _TURN:
             self._since_turn = 0
             await checkpoint()
-        else:
-            await checkpoint_if_cancelled()
-        await sending.check_open_soon()
+        if sending.closed:
+            await sending.check_open_soon()
         chunk = sending.share(item)
         while len(sending.waiting) >= self._most or (sending.waiting and sending.bytes >= self._most_bytes):
             self._since_turn = 0
             await sending.changed.wait()
-            await sending.check_open_soon()
+            if sending.closed:
+                await sending.check_open_soon()
         sending.put(chunk)
 
     async def wait_room(self) -> None:
@@ -178,6 +180,8 @@ class _Sending:
         self.bytes = 0
         """Those of the chunks that wait."""
         self.changed = Signal(channel.parking)
+        self.closed = False
+        """Nothing can be sent any more: this side has ended it, or the other one."""
         self.over = False
         """The other side has answered, or never will."""
         self.failure: ErrorValue | None = None
@@ -186,7 +190,7 @@ class _Sending:
         self._name = name
         self._id = id
         self._signal = signal
-        self._writer = SharedWriter(channel.limits, getattr(channel, "encode", None))
+        self._writer = SharedWriter(channel.limits, channel.encode)
         self._ended = False
         """This side has nothing more to send."""
         self._end_sent = False
@@ -199,10 +203,6 @@ class _Sending:
     def begin(self) -> None:
         self.channel.when_closed(self._lost)
         self.channel.portal.start(self._run)
-
-    @property
-    def closed(self) -> bool:
-        return self._ended or self._unwanted or self.over
 
     def check_open(self) -> None:
         """Raises why nothing can be sent any more."""
@@ -244,7 +244,7 @@ class _Sending:
         self.changed.wake()
 
     def close(self) -> None:
-        self._ended = True
+        self.closed = self._ended = True
         self.changed.wake()
 
     def fail(self, error: ErrorValue) -> None:
@@ -282,7 +282,7 @@ class _Sending:
     def stop(self) -> None:
         """Nobody takes more chunks."""
         if not self._end_sent and not self._unwanted:
-            self._unwanted = True
+            self.closed = self._unwanted = True
             self._clear()
             self._signal.set()
             self.changed.wake()
@@ -315,15 +315,23 @@ class _Sending:
             async for chunk in _Chunks(self):
                 number += 1
                 await self._call("write", self._id, number, chunk.value)
+        except (NotSerializable, LimitExceeded) as exc:  # a chunk that this peer cannot be sent
+            await self._tell(error_to_wire(exc))
+            raise
         except Exception:
             if not self._end_sent or self.failure is None:
                 raise
-            failure = self.failure
-            cause = {} if failure.cause is UNSET else {"cause": failure.cause}
-            error = {**failure.fields, **cause, "name": failure.name, "message": failure.message}
-            await self._call("error", self._id, error)
+            await self._tell(self.failure)
         else:
             await self._call("close", self._id)
+
+    async def _tell(self, error: ErrorValue) -> None:
+        text = {"name": error.name, "message": error.message}
+        cause = {} if error.cause is UNSET else {"cause": error.cause}
+        try:
+            await self._call("error", self._id, {**error.fields, **cause, **text})
+        except NotSerializable:
+            await self._call("error", self._id, text)
 
     def _call(self, method: str, *args: Any) -> Call[Any]:
         options = CallOptions(timeout=None)  # it takes as long as the reader does
@@ -342,7 +350,7 @@ class _Sending:
     def _finish(self, outcome: Exception | None) -> None:
         if self.over:
             return
-        self.over = True
+        self.closed = self.over = True
         if outcome is None and not self._end_sent:
             outcome = StreamClosed("the other side has ended the upload")
         self._outcome = None if outcome is None else outcome.with_traceback(None)

@@ -669,6 +669,12 @@ async def test_functions_that_come_with_a_chunk_can_be_called() -> None:
         reader.cancel()
 
 
+class Unsendable(Exception):
+    def __init__(self, text: str) -> None:
+        super().__init__(text)
+        self.handle = object()
+
+
 # --- a client of ours toward a peer that takes no stream arguments ---------------------------------------
 
 
@@ -705,6 +711,27 @@ async def test_a_client_of_ours_uploads_by_calls_where_it_must() -> None:
             assert upload.signal.cancelled
             with pytest.raises(kk.StreamClosed):
                 await upload.aclose()
+
+            id = await client.remote().app.open(2)
+            reading = Reading(tasks, api.readers.pop(id))
+            upload = streams.upload("files", id)
+            upload.write(1)
+            upload.error(Unsendable("told all the same"))
+            await upload.aclose()
+            await reading.over.wait()
+            assert (reading.chunks, str(reading.error)) == ([1], "Unsendable: told all the same")
+
+            id = await client.remote().app.open(2)
+            reading = Reading(tasks, api.readers.pop(id))
+            upload = streams.upload("files", id)
+            upload.write(1)
+            upload.write({1, 2})  # CBOR has sets; whether the peer takes it is known when it is sent
+            with pytest.raises(kk.NotSerializable):
+                await upload.aclose()
+            await reading.over.wait()
+            assert reading.chunks == [1]
+            assert isinstance(reading.error, kk.RemoteError)
+            assert reading.error.name == "NotSerializable"
 
             upload = streams.upload("files", "unknown")
             upload.write(1)
