@@ -158,6 +158,84 @@ async def test_the_testee_calls(backend: str) -> None:
             assert (await api.probe("g"))["started"] == 1
 
 
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])
+@BACKENDS
+async def test_the_hub_is_steered(backend: str) -> None:
+    with anyio.fail_after(30):
+        async with started(backend) as channel:
+            hub, streams = channel.remote().hub, kk.streams(channel)
+            await hub.create("chat", {"retention": 0, "allow": ["subscribe", "upload"]})
+            assert await hub.start("p", "chat", "one") == "one"
+            assert await hub.ids("chat") == ["one"]
+            async with streams.subscribe("chat", "one") as reader:
+                await hub.write("p", [1, 2])
+                assert [await reader.receive() for _ in range(2)] == [1, 2]
+                assert await hub.status("p") == {"signal": False, "closed": False}
+            await hub.send("p", 3)
+            assert await hub.status("p") == {"signal": True, "closed": False}
+            await hub.error("p", {"name": "TooFar", "message": "no further"})
+            with pytest.raises(kk.StreamClosed):
+                await hub.write("p", [4])
+
+            upload = streams.upload("chat", await hub.inbound("r", "chat"))
+            await upload.send("a")
+            assert await hub.read("r", 1) == {"values": ["a"], "end": None}
+            await hub.cancel("r")
+            with pytest.raises(kk.StreamClosed):
+                await upload.aclose()
+            with pytest.raises(kk.UnknownStream):
+                await streams.upload("chat", await hub.inbound("o", "chat", {"elsewhere": True})).aclose()
+
+            await hub.state("s", "doc", {"l": [1]})
+            patch = [{"op": "add", "path": "/l/-", "value": 2}, {"op": "remove", "path": "/l/0"}]
+            assert await hub.change("s", patch) == {"result": 2}
+            assert await hub.value("s") == {"version": 2, "value": {"l": [2]}}
+            heard = kk.events(channel).on("news")
+            assert await hub.broadcast("news", [1]) == 1
+            assert (await anext(heard)).args == (1,)
+
+            assert await channel.remote().reset() == {"running": 0}
+            with pytest.raises(kk.RemoteError, match="there is no channel"):
+                await hub.ids("chat")
+            await hub.create("doc")
+
+
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])
+@BACKENDS
+async def test_it_is_a_client_of_the_kits_hub(backend: str) -> None:
+    kit = kk.StreamHub()
+    chat = kit.create("chat")
+    stream = chat.start("one")
+    state = kit.shared_state("doc", initial={"n": 1}, writable=True)
+    with anyio.fail_after(30):
+        async with started(backend, {"streams": kit}) as channel:
+            api, hub = channel.remote(), channel.remote().hub
+            for value in range(3):
+                stream.write(value)
+            unknown = await hub.subscribe("q", "chat", "two")
+            assert (unknown["error"]["name"], unknown["error"]["code"]) == ("UnknownStream", "DF0030")
+            assert await hub.subscribe("r", "chat", "one", {"after": 1}) == {"result": None}
+            assert await hub.read("r", 2) == {"values": [1, 2], "end": None}
+            assert await hub.seen("r") == {"gaps": [], "dropped": 0, "last": 3}
+            await hub.cancel("r")
+            await stream.signal
+
+            assert await hub.watch("w", "doc") == {"result": None}
+            assert await hub.change("w", [{"op": "replace", "path": "/n", "value": 2}]) == {"result": 2}
+            assert (state.value, await hub.value("w")) == ({"n": 2}, {"version": 2, "value": {"n": 2}})
+            await hub.cancel("w")
+
+            heard = kit.on("news")
+            await hub.emit("news", [1])
+            assert (await anext(heard)).args == (1,)
+            await hub.listen("news")
+            assert kit.broadcast("news", 2) == 1
+            assert await hub.heard("news", 1) == [[2]]
+
+            assert await hub.watch("w", "doc") == {"result": None}
+            assert await api.reset() == {"running": 0}
+
+
 @BACKENDS
 async def test_how_it_ends(backend: str) -> None:
     ping = b'{"id":"1","method":"nothing","args":[],"type":"request"}\n'
