@@ -22,8 +22,8 @@ from kkrpc_py.errors import (
     ProtocolError,
     StreamClosed,
 )
-from kkrpc_py.streaming.events import _size_of
 from kkrpc_py.streaming.inbound import Inbound, ended_upload, unknown_upload
+from kkrpc_py.streaming.sizes import size_of
 
 __all__ = ["Streamed", "Written"]
 
@@ -98,7 +98,7 @@ class Written:
         if number <= self._written:
             return
         session = self._inbound.session
-        size = _size_of(value)
+        size = size_of(value)
         if session.unread + size > session.channel.limits.call_bytes:
             raise LimitExceeded("too much of uploads lies unread (call_bytes)")
         self._written = number
