@@ -649,6 +649,51 @@ async def test_no_task_or_thread_outlives_the_block(anyio_backend_name: str) -> 
     await threads_gone(threads)
 
 
+class _Woken:
+    """Streams that have more to say when their channel is closed."""
+
+    def __init__(self) -> None:
+        self.event = anyio.Event()
+
+    async def generated(self) -> Any:
+        yield 0
+        await self.event.wait()
+        yield 1
+        await anyio.sleep_forever()
+
+    async def sent(self, sink: kk.StreamSink[int]) -> None:
+        await sink.send(0)
+        await self.event.wait()
+        await sink.send(1)
+        await anyio.sleep_forever()
+
+    async def obstinate(self) -> Any:
+        yield 0
+        try:
+            await anyio.sleep_forever()
+        except anyio.get_cancelled_exc_class():
+            return  # as nobody should
+
+
+@pytest.mark.parametrize("method", ["generated", "sent", "obstinate"])
+async def test_a_stream_that_the_closing_cut_short_does_not_look_whole(method: str) -> None:
+    """The channel is closed in the turn in which the producer was woken: no stream-end may follow."""
+    with anyio.fail_after(BOUND):
+        for _ in range(10):
+            api = _Woken()
+            async with kk.memory_pair(api) as (server, client):
+                await client.ready()
+                values: list[int] = []
+                with pytest.raises(kk.ChannelClosed):
+                    async for value in getattr(client.remote(), method)():
+                        values.append(value)
+                        if value == 0:
+                            await anyio.wait_all_tasks_blocked()
+                            api.event.set()
+                            await server.aclose()
+                assert values in ([0], [0, 1])
+
+
 # Noise ---------------------------------------------------------------------------------------------
 
 
