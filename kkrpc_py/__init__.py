@@ -63,6 +63,7 @@ if TYPE_CHECKING:
     from kkrpc_py.streaming.remote_state import RemoteState
     from kkrpc_py.streaming.signal import CancelSignal
     from kkrpc_py.streaming.state import SharedState
+    from kkrpc_py.streaming.state_view import StateChange
     from kkrpc_py.streaming.upload import Upload
     from kkrpc_py.tools.relay import relay
 
@@ -99,6 +100,7 @@ __all__ = [
     "RemoteState",
     "RemoteStreams",
     "SharedState",
+    "StateChange",
     "StateConflict",
     "StreamCall",
     "StreamChannel",
@@ -159,6 +161,7 @@ if not TYPE_CHECKING:  # a checker that saw it would take every misspelt name fo
         "remote_state": ("RemoteState",),
         "signal": ("CancelSignal",),
         "state": ("SharedState",),
+        "state_view": ("StateChange",),
         "upload": ("Upload",),
     }
     _MODULES = {
