@@ -159,7 +159,7 @@ class RPCChannel:
 
     def attach(self, name: str, namespace: Any) -> None:
         """Expose `namespace` under `name` beside the API. Raises ValueError where the name is taken."""
-        self.exposed.attach(name, namespace)
+        self.exposed.attach(name, namespace, self if self._entered else None)
 
     def when_closed(self, tell: Callable[[], None]) -> None:
         """Call `tell`, which raises nothing, once nothing can be called any more; maybe at once."""
@@ -351,9 +351,9 @@ class RPCChannel:
             self._fail(call, self._closed_error())
         self._settled_event.set()
         self._writer.wake_waiting()
-        for tell in tuple(self._when_closed):
+        while self._when_closed:  # one may call off another
+            self.forget_closed(tell := next(iter(self._when_closed)))
             tell()
-        self._when_closed.clear()
 
     def _stop(self) -> None:
         """Cancel everything that runs for the peer; the writer ends when it has nothing left."""

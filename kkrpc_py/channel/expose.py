@@ -67,6 +67,8 @@ class Exposed:
         self._api = face_of(api)
         self._attached: dict[str, Any] = {}
         """Namespaces beside the API."""
+        self._untold: dict[str, Any] = {}
+        """Of them, what is to be told when the channel starts."""
         self._handlers: dict[tuple[int, int, str], Handler] = {}
         self._names: dict[int, ClassNames] = {}
         self._methods: dict[str, tuple[type, Mapping[str, Any], Any, Handler]] = {}
@@ -74,14 +76,21 @@ class Exposed:
         under the name, and the handler; a short way to the same answer as long as all of it holds."""
         self._names_of(type(self._api))
 
-    def attach(self, name: str, namespace: Any) -> None:
-        """Expose `namespace` under `name` beside the API. Raises ValueError where the name is taken."""
+    def attach(self, name: str, namespace: Any, channel: Any) -> None:
+        """Expose `namespace` under `name` beside the API. Raises ValueError where the name is taken.
+
+        `channel`: it is told of that one; None: of the one that starts later.
+        """
         if not public(name) or "." in name:
             raise ValueError(f"{name!r} is no name that a peer could call")
         known = self._attached.get(name, MISSING)
         if known is not MISSING or self.namespace(name) is not MISSING or self._has_method(name):
             raise ValueError(f"{name!r} is exposed already")
         self._attached[name] = face_of(namespace)
+        if channel is None:
+            self._untold[name] = namespace
+        else:
+            _tell_attached(namespace, channel, name)
 
     def namespace(self, name: str) -> Any:
         """What the peer sees as the namespace of that name; MISSING if there is none."""
@@ -91,12 +100,14 @@ class Exposed:
 
     def tell_attached(self, channel: Any) -> None:
         """Tell the API, and the namespaces right below it, that `channel` exposes them, and at which path."""
-        api = self._given
+        api, attached, self._untold = self._api, self._untold, {}
+        _tell_attached(self._given, channel, "")
         below = api if type(api) is dict else {**_class_values(type(api)), **instance_dict(api)}
-        for name, found in (("", api), *below.items()):
-            hook = class_attribute(type(found), ATTACHED_HOOK)
-            if type(hook) is types.FunctionType:
-                hook(found, channel, name)
+        for name, found in below.items():
+            if public(name) and self.namespace(name) is face_of(found):
+                _tell_attached(found, channel, name)
+        for name, found in attached.items():
+            _tell_attached(found, channel, name)
 
     def _has_method(self, name: str) -> bool:
         if self._api is None:
@@ -239,6 +250,12 @@ class Exposed:
             self._handlers.clear()
         self._handlers[key] = handler
         return handler
+
+
+def _tell_attached(found: Any, channel: Any, path: str) -> None:
+    hook = class_attribute(type(found), ATTACHED_HOOK)
+    if type(hook) is types.FunctionType:
+        hook(found, channel, path)
 
 
 def _class_values(cls: type) -> dict[str, Any]:

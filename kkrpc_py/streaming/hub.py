@@ -184,7 +184,6 @@ class StreamHub:
     def attach(self, channel: RPCChannel, path: str = DEFAULT_PATH) -> None:
         """Expose the hub to `channel` at `path`, beside its API. Raises ValueError where that is taken."""
         channel.attach(path, self)
-        self._know(channel, path)
 
     @property
     def channels(self) -> list[RPCChannel]:
@@ -192,9 +191,6 @@ class StreamHub:
         return [channel for channel in self._paths if not channel.closed]
 
     def __kkrpc_attached__(self, channel: RPCChannel, path: str) -> None:
-        self._know(channel, path)
-
-    def _know(self, channel: RPCChannel, path: str) -> None:
         self._paths[channel] = path
 
     # Events ----------------------------------------------------------------------------------
