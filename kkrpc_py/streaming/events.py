@@ -1,20 +1,17 @@
-"""Events: calls of `emit` that nobody waits for, in both directions, and those who listen to them.
+"""Events: calls of `emit` that nobody waits for, in both directions (EVT-1 to EVT-4).
 
-This module owns sending them, finding who listens, and what waits to be read. Which channels a hub's events
-come from and go to is `streaming.hub`'s.
+This module owns sending them, and where they arrive. What waits to be read is `streaming.listening`'s, which
+channels a hub's events come from and go to is `streaming.hub`'s.
 """
 
 from __future__ import annotations
 
+import contextlib
 import logging
-import sys
 import weakref
-from collections import deque
 from collections.abc import Callable, Iterable
-from types import TracebackType
-from typing import Any
+from typing import Any, Protocol
 
-import anyio
 import msgspec
 
 from kkrpc_py.channel.call import OutgoingInfo
@@ -23,6 +20,7 @@ from kkrpc_py.channel.current import current_channel
 from kkrpc_py.channel.expose import inline
 from kkrpc_py.channel.stream import StreamReceiver
 from kkrpc_py.errors import (
+    ChannelClosed,
     ErrorValue,
     KkrpcError,
     LimitExceeded,
@@ -31,6 +29,8 @@ from kkrpc_py.errors import (
     WouldBlock,
 )
 from kkrpc_py.limits import Limits
+from kkrpc_py.streaming import DEFAULT_PATH, HIGH_WATER_MARK
+from kkrpc_py.streaming.listening import OVERFLOW, Event, EventReader, Listeners
 from kkrpc_py.wire.messages import Request
 
 __all__ = ["Event", "EventReader", "Events", "EventsFace", "Listeners", "broadcast", "events"]
@@ -39,173 +39,16 @@ _log = logging.getLogger("kkrpc_py")
 
 _SHARE = 4
 """Events that the peer has yet to answer may be this part of `Limits.calls`; calls want their place too."""
-_OVERFLOW = "DF0029"
-"""What DevTools Kit calls an overflow in its log."""
-_CONTAINERS = (dict, list, tuple, set, frozenset)
 
 
-class Event(msgspec.Struct, frozen=True):
-    """One event that arrived."""
+class _Place:
+    """Who listens at one place of a channel: over the channel itself, and over the link that made it."""
 
-    name: str
-    args: tuple[Any, ...]
-    """What was emitted with it."""
-    channel: RPCChannel
-    """The channel that it came over."""
-
-
-class EventReader:
-    """The events of one name, from now on, as they arrive: an async iterator.
-
-    What is not read in time waits; of more than `high_water_mark` events, or of more than
-    `Limits.stock_stream_buffer` bytes, the newest are kept. It ends with its channel, once what waits is
-    read. A reader that nobody holds any more is forgotten; `close`, or leaving its `with`, does that at once.
-    """
-
-    __kkrpc_unlisted__ = True
-
-    def __init__(self, name: str, high_water_mark: int, limits: Limits) -> None:
-        self.name = name
-        self.dropped = 0
-        """Events that were not read in time."""
-        self._most = high_water_mark
-        self._most_bytes = limits.stock_stream_buffer
-        self._waiting: deque[tuple[Event, int]] = deque()
-        self._bytes = 0
-        self._ended = False
-        self._changed: anyio.Event | None = None
-
-    def __aiter__(self) -> EventReader:
-        return self
-
-    async def __anext__(self) -> Event:
-        """The next event; of several tasks that wait, one gets it."""
-        while not self._waiting:
-            if self._ended:
-                raise StopAsyncIteration
-            self._changed = changed = self._changed or anyio.Event()
-            await changed.wait()
-        event, size = self._waiting.popleft()
-        self._bytes -= size
-        return event
-
-    def close(self) -> None:
-        """Listen no more; what waits to be read is dropped, and whoever waits for more is told the end."""
-        self._waiting.clear()
-        self._bytes = 0
-        self._end()
-
-    @property
-    def closed(self) -> bool:
-        """Nothing more arrives."""
-        return self._ended
-
-    def __enter__(self) -> EventReader:
-        return self
-
-    def __exit__(
-        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self.close()
-
-    def __repr__(self) -> str:
-        state = "closed" if self._ended else "open"
-        return f"<EventReader {self.name!r} {state} waiting={len(self._waiting)} dropped={self.dropped}>"
-
-    def _put(self, event: Event, size: int) -> None:
-        self._waiting.append((event, size))
-        self._bytes += size
-        while len(self._waiting) > self._most or (self._bytes > self._most_bytes and len(self._waiting) > 1):
-            self._bytes -= self._waiting.popleft()[1]
-            self.dropped += 1
-            if self.dropped == 1:
-                _log.warning(
-                    "%s: events %r are not read in time, the oldest are dropped", _OVERFLOW, self.name
-                )
-        self._wake()
-
-    def _end(self) -> None:
-        self._ended = True
-        self._wake()
-
-    def _wake(self) -> None:
-        if self._changed is not None:
-            self._changed.set()
-            self._changed = None
-
-
-class Listeners:
-    """Who listens, by name. It holds no reader: who drops one has no more to do."""
+    __slots__ = ("of_link", "own")
 
     def __init__(self, limits: Limits) -> None:
-        self._limits = limits
-        self._readers: dict[str, tuple[weakref.ref[EventReader], ...]] = {}
-        self._gone: list[str] = []
-        """The names of readers that were dropped since somebody looked; finalizers add to it."""
-
-    def on(self, name: str, high_water_mark: int = 256) -> EventReader:
-        """A reader of the events of that name, from now on. Raises ValueError for a bound below one."""
-        if not isinstance(name, str):
-            raise TypeError(f"the name of an event is a string, not {name!r}")
-        if type(high_water_mark) is not int or high_water_mark < 1:
-            raise ValueError(f"high_water_mark is one or more events, not {high_water_mark!r}")
-        self._forget_gone()
-        reader = EventReader(name, high_water_mark, self._limits)
-        gone = self._gone.append
-        self._readers[name] = (
-            *self._readers.get(name, ()),
-            weakref.ref(reader, lambda _: gone(name)),
-        )
-        return reader
-
-    def put(self, channel: RPCChannel, name: str, args: tuple[Any, ...]) -> None:
-        """Hand an event to those who listen to it. Where nobody does, nothing of it is kept."""
-        if self._gone:
-            self._forget_gone()
-        known = self._readers.get(name)
-        if known is None:
-            return
-        event, size = Event(name, args, channel), _size_of(args)
-        for ref in known:
-            reader = ref()
-            if reader is None or reader.closed:
-                self._gone.append(name)
-            else:
-                reader._put(event, size)
-
-    def close(self) -> None:
-        """Nothing more arrives: the readers end."""
-        readers = [ref() for refs in self._readers.values() for ref in refs]
-        self._readers.clear()
-        for reader in readers:
-            if reader is not None:
-                reader._end()
-
-    def _forget_gone(self) -> None:
-        while self._gone:
-            name = self._gone.pop()
-            left = tuple(
-                ref for ref in self._readers.get(name, ()) if (reader := ref()) and not reader.closed
-            )
-            if left:
-                self._readers[name] = left
-            else:
-                self._readers.pop(name, None)
-
-
-def _size_of(value: Any) -> int:
-    """Bytes that a value which arrived takes, about."""
-    total, rest = 0, [value]
-    seen: set[int] = set()  # superjson can make one list out of two, and a value that holds itself
-    while rest:
-        item = rest.pop()
-        total += sys.getsizeof(item, 64)
-        if isinstance(item, _CONTAINERS) and id(item) not in seen:
-            seen.add(id(item))
-            rest += item
-            if isinstance(item, dict):
-                rest += item.values()
-    return total
+        self.own = Listeners(limits)
+        self.of_link: Listeners | None = None
 
 
 class _OfChannel:
@@ -215,11 +58,27 @@ class _OfChannel:
     """
 
     def __init__(self, limits: Limits) -> None:
-        self.listeners = Listeners(limits)
+        self.places: weakref.WeakKeyDictionary[EventsFace, _Place] = weakref.WeakKeyDictionary()
         self.unanswered = 0
         self.most = max(limits.calls // _SHARE, 1)
         self.skipped = 0
         """Broadcasts that this channel had no room for."""
+        self._limits = limits
+        self._closed = False
+
+    def place(self, face: EventsFace) -> _Place:
+        """Who listens to what arrives by `face`."""
+        place = self.places.get(face)
+        if place is None:
+            place = self.places[face] = _Place(self._limits)
+            if self._closed:
+                place.own.close()
+        return place
+
+    def close(self) -> None:
+        self._closed = True
+        for place in self.places.values():
+            place.own.close()
 
     def set_value(self, value: Any) -> None:
         self.unanswered -= 1
@@ -269,7 +128,7 @@ def _of(channel: RPCChannel) -> _OfChannel:
     own = _channels.get(channel)
     if own is None:
         own = _channels[channel] = _OfChannel(channel.limits)
-        channel.when_closed(own.listeners.close)
+        channel.when_closed(own.close)
     return own
 
 
@@ -284,68 +143,136 @@ class EventsFace:
     def emit(self, name: str, *args: Any) -> None:
         channel = current_channel()
         own = _channels.get(channel)
-        if own is not None:
-            own.listeners.put(channel, name, args)
+        place = own.places.get(self) if own is not None else None
+        if place is not None:
+            place.own.put(channel, name, args)
+            if place.of_link is not None:
+                place.of_link.put(channel, name, args)
         if self._listeners is not None:
             self._listeners.put(channel, name, args)
 
 
+def _place_at(channel: RPCChannel, path: str) -> _Place:
+    """Who listens at `path`, where the peer may call `emit` from now on, if no hub is exposed there already.
+
+    Raises ValueError where something else is.
+    """
+    try:
+        found = channel.exposed.find(f"{path}.emit" if path else "emit").function
+    except MethodNotFound:
+        found = None
+    face = getattr(found, "__self__", None)
+    if not isinstance(face, EventsFace):
+        face = EventsFace()
+        channel.attach(path, face)
+    return _of(channel).place(face)
+
+
+class Link(Protocol):
+    """A connection that comes back, such as `kk.reconnecting` gives."""
+
+    @property
+    def channel(self) -> RPCChannel: ...
+
+    def when_connected(self, tell: Callable[[RPCChannel], None]) -> None: ...
+
+    def when_closed(self, tell: Callable[[], None]) -> None: ...
+
+
+class _OfLink:
+    """Who listens over a link, by path, whatever its channel is. The link holds it, and is not held by it."""
+
+    def __init__(self) -> None:
+        self._listeners: dict[str, Listeners] = {}
+        self._closed = False
+
+    def listeners(self, link: Link, path: str) -> Listeners:
+        """Who listens at `path` of each channel, the one of the moment included. Raises ValueError."""
+        found = self._listeners.get(path)
+        if found is None:
+            found = Listeners(Limits())
+            if self._closed:
+                found.close()
+            with contextlib.suppress(ChannelClosed):  # there is none at the moment
+                _place_at(link.channel, path).of_link = found
+            self._listeners[path] = found
+        return found
+
+    def connected(self, channel: RPCChannel) -> None:
+        """There is a new channel."""
+        for path, listeners in self._listeners.items():
+            try:
+                _place_at(channel, path).of_link = listeners
+            except ValueError as exc:
+                _log.error("the events of a new connection are not heard: %s", exc)
+
+    def close(self) -> None:
+        self._closed = True
+        for listeners in self._listeners.values():
+            listeners.close()
+
+
+_links: weakref.WeakKeyDictionary[Link, _OfLink] = weakref.WeakKeyDictionary()
+
+
+def _of_link(link: Link) -> _OfLink:
+    own = _links.get(link)
+    if own is None:
+        own = _links[link] = _OfLink()
+        link.when_connected(own.connected)
+        link.when_closed(own.close)
+    return own
+
+
 class Events:
-    """Events to and from the other side of a channel."""
+    """Events to and from the other side of a channel, or of a link."""
 
     __kkrpc_unlisted__ = True
 
-    def __init__(self, channel: RPCChannel, path: str) -> None:
-        self._channel = channel
+    def __init__(self, source: RPCChannel | Link, path: str) -> None:
+        self._source = source
         self._path = path
 
     def emit(self, name: str, *args: Any) -> None:
         """Tell the other side, and wait for nothing: who does not listen there does not hear it.
 
-        Raises ChannelClosed; NotSerializable and LimitExceeded for what cannot be sent; WouldBlock where the
-        other side is behind with what it was sent, so that this event is not. Called on a thread, it returns
-        when the event loop has sent it.
+        Raises ChannelClosed, over a link also while there is no connection; NotSerializable and LimitExceeded
+        for what cannot be sent; WouldBlock where the other side is behind with what it was sent, so that this
+        event is not. Called on a thread, it returns when the event loop has sent it.
         """
-        channel = self._channel
+        source = self._source
+        channel = source if isinstance(source, RPCChannel) else source.channel
         channel.check_open()
         if channel.on_loop():
             _send(channel, self._path, name, args)
         else:
             channel.portal.run(_sent, channel, self._path, name, args)
 
-    def on(self, name: str, high_water_mark: int = 256) -> EventReader:
-        """The events of that name from the other side, from now on.
+    def on(self, name: str, high_water_mark: int = HIGH_WATER_MARK) -> EventReader:
+        """The events of that name from the other side, from now on; over a link from each of its connections.
 
         :param high_water_mark: how many may wait to be read; of more, the newest are kept.
 
         Raises ValueError where this side exposes something else under the path of its events. On a closed
-        channel the reader has ended.
+        channel or link the reader has ended.
         """
-        self._expose()
-        reader = _of(self._channel).listeners.on(name, high_water_mark)
-        if self._channel.closed:
-            reader.close()
-        return reader
-
-    def _expose(self) -> None:
-        """Let the other side call `emit` here; a hub that is exposed does so already."""
-        try:
-            found = self._channel.exposed.find(f"{self._path}.emit").function
-        except MethodNotFound:
-            found = None
-        if not isinstance(getattr(found, "__self__", None), EventsFace):
-            self._channel.attach(self._path, EventsFace())
+        source = self._source
+        if isinstance(source, RPCChannel):
+            listeners = _place_at(source, self._path).own
+        else:
+            listeners = _of_link(source).listeners(source, self._path)
+        return listeners.on(name, high_water_mark)
 
     def __repr__(self) -> str:
         return f"<Events at {self._path!r}>"
 
 
-def events(channel: RPCChannel, path: str = "streams") -> Events:
-    """The events of a channel: `emit` tells the other side, `on` listens to it.
+def events(source: RPCChannel | Link, path: str = DEFAULT_PATH) -> Events:
+    """The events of a channel, or of a link that reconnects: `emit` tells the other side, `on` listens to it.
 
     `path` is where events go to and are taken on either side, the one of the hub where there is one.
     """
-    return Events(channel, path)
+    return Events(source, path)
 
 
 async def _sent(channel: RPCChannel, path: str, name: str, args: tuple[Any, ...]) -> None:
@@ -360,7 +287,7 @@ def _send(channel: RPCChannel, path: str, name: str, args: tuple[Any, ...]) -> N
     own = _of(channel)
     if channel.control_congested or own.unanswered >= own.most:
         raise WouldBlock("the peer is behind with the events and calls that it was sent")
-    method = f"{path}.emit"
+    method = f"{path}.emit" if path else "emit"
     if channel.metadata is None and channel.on_call is None:
         channel.connection.call(method, [name, *args], own)
     else:
@@ -428,4 +355,4 @@ def _note_skipped(channel: RPCChannel) -> None:
     own = _of(channel)
     own.skipped += 1
     if own.skipped == 1:
-        _log.warning("%s: a client is behind with its events, and does not get all of them", _OVERFLOW)
+        _log.warning("%s: a client is behind with its events, and does not get all of them", OVERFLOW)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import gc
 import logging
 import sys
 import weakref
-from collections.abc import Callable
+from collections.abc import AsyncGenerator, Callable
+from pathlib import Path
 from typing import Any
 
 import anyio
@@ -161,10 +164,14 @@ async def test_a_bad_name_or_bound_is_refused() -> None:
 
 async def test_another_path() -> None:
     async with linked({"api": {}}) as (server, client):
-        reader = events(server, "news").on("n")
+        reader, other = events(server, "news").on("n"), events(server).on("n")
         events(client).emit("n", 1)
         events(client, "news").emit("n", 2)
         assert await take(reader, 1) == [(2,)]
+        events(client, "news").emit("n", 3)
+        events(client).emit("n", 4)
+        assert await take(reader, 1) == [(3,)]
+        assert await take(other, 2) == [(1,), (4,)]
 
 
 async def test_a_path_that_is_taken_or_no_name_is_refused() -> None:
@@ -235,15 +242,15 @@ async def test_of_too_large_ones_too() -> None:
 
 
 def test_the_size_of_what_holds_itself_or_the_same_often() -> None:
-    from kkrpc_py.streaming.events import _size_of
+    from kkrpc_py.streaming.sizes import size_of
 
     circle: list[Any] = ["text"]
     circle.append(circle)
-    assert _size_of(circle) < 1000
+    assert size_of(circle) < 1000
     laughs: Any = ["ha"]
     for _ in range(64):
         laughs = [laughs, laughs]
-    assert _size_of(laughs) < 100_000
+    assert size_of(laughs) < 100_000
 
 
 async def test_what_nobody_listens_to_leaves_nothing_behind() -> None:
@@ -300,7 +307,8 @@ async def test_dropped_readers_are_forgotten() -> None:
 def _listeners(channel: kk.RPCChannel) -> Listeners:
     from kkrpc_py.streaming.events import _channels
 
-    return _channels[channel].listeners
+    [place] = _channels[channel].places.values()
+    return place.own
 
 
 async def test_nothing_of_a_channel_is_kept_after_it() -> None:
@@ -429,6 +437,87 @@ async def test_functions_may_be_emitted() -> None:
                 await event.args[0]("an answer")
             del event
     assert heard == ["an answer"]
+
+
+# Over a link ---------------------------------------------------------------------------------
+
+
+async def test_over_a_link_they_come_from_each_of_its_connections(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    hub = kk.StreamHub()
+    said = hub.on("said")
+    connections = 0
+
+    @contextlib.asynccontextmanager
+    async def connect() -> AsyncGenerator[kk.RPCChannel]:
+        nonlocal connections
+        connections += 1
+        taken = {"news": print} if connections == 3 else None
+        async with kk.connect_unix(tmp_path / "socket", expose=taken) as channel:
+            yield channel
+
+    with anyio.fail_after(BOUND):
+        async with anyio.create_task_group() as tasks:
+            await tasks.start(kk.serve_unix, {"streams": hub}, tmp_path / "socket")
+            link = kk.reconnecting(connect, initial_delay=0.001)
+            face = events(link)
+            reader = face.on("told")
+            news = events(link, "news").on("told")
+            with pytest.raises(kk.ChannelClosed):
+                face.emit("said")
+            async with link:
+                for n in range(3):
+                    channel = await link.connected()
+                    face.emit("said", n)
+                    event = await anext(said)
+                    assert event.args == (n,)
+                    assert hub.broadcast("told", n) == 1
+                    assert await anext(reader) == Event("told", (n,), channel)
+                    if n < 2:
+                        await event.channel.remote().news.emit("told", n)
+                        assert (await anext(news)).args == (n,)
+                    late = face.on("told")
+                    assert hub.broadcast("told", "late") == 1
+                    assert await take(late, 1) == await take(reader, 1) == [("late",)]
+                    await channel.aclose()
+                    assert not reader.closed
+                    with pytest.raises(kk.ChannelClosed):
+                        face.emit("said")
+                    await link.connected(after=channel)
+            assert [event async for event in reader] == []
+            assert face.on("told").closed
+            tasks.cancel_scope.cancel()
+    errors = [record.getMessage() for record in caplog.records if record.levelno == logging.ERROR]
+    assert errors == ["the events of a new connection are not heard: 'news' is exposed already"]
+
+
+async def test_over_a_link_a_path_that_is_taken_is_refused(tmp_path: Path) -> None:
+    with anyio.fail_after(BOUND):
+        async with anyio.create_task_group() as tasks:
+            await tasks.start(kk.serve_unix, {}, tmp_path / "socket")
+            connect = functools.partial(
+                kk.connect_unix, tmp_path / "socket", expose={"streams": {"a": print}}
+            )
+            async with kk.reconnecting(connect) as link:
+                for _ in range(2):
+                    with pytest.raises(ValueError, match="exposed already"):
+                        events(link).on("told")
+                assert not events(link, "news").on("told").closed
+            tasks.cancel_scope.cancel()
+
+
+async def test_nothing_of_a_link_is_kept_after_it(tmp_path: Path) -> None:
+    with anyio.fail_after(BOUND):
+        async with anyio.create_task_group() as tasks:
+            await tasks.start(kk.serve_unix, {"streams": kk.StreamHub()}, tmp_path / "socket")
+            async with kk.reconnecting(lambda: kk.connect_unix(tmp_path / "socket")) as link:
+                reader = events(link).on("told")
+            end = weakref.ref(link)
+            del link, reader
+            gc.collect()
+            assert end() is None
+            tasks.cancel_scope.cancel()
 
 
 # Hooks ---------------------------------------------------------------------------------------
