@@ -40,8 +40,6 @@ T_contra = TypeVar("T_contra", contravariant=True)
 
 _TURN = 64
 """Chunks that are sent without a wait before the other tasks get their turn."""
-_HEAD_BYTES = 512
-"""What a frame has beside its chunk, at most: the id and the fixed names."""
 
 
 class Upload(Producing[T_contra]):
@@ -233,10 +231,7 @@ class _Sending:
             self.check_outcome()
 
     def share(self, value: Any) -> Shared:
-        chunk = self._writer.share(value)
-        if chunk.size + _HEAD_BYTES > self.channel.limits.frame:
-            raise LimitExceeded(f"a chunk of {chunk.size} bytes does not fit into a frame (Limits.frame)")
-        return chunk
+        return self._writer.share(value)
 
     def put(self, chunk: Shared) -> None:
         self.waiting.append(chunk)

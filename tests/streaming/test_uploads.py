@@ -15,6 +15,7 @@ import pytest
 from anyio.lowlevel import checkpoint
 
 import kkrpc_py as kk
+from kkrpc_py.channel.current import current
 from kkrpc_py.streaming import inbound as inbound_module
 from kkrpc_py.transports.memory import memory_byte_streams
 from tests.channel.harness import BOUND, Log, assert_quiet, linked, until, without_collector
@@ -1011,6 +1012,39 @@ async def test_a_peer_without_a_hub_is_an_error_that_is_told() -> None:
         await upload.signal
         with pytest.raises(kk.MethodNotFound):
             await upload.aclose()
+
+
+async def test_an_upload_that_begins_before_the_hello_is_answered() -> None:
+    api = API()
+    with anyio.fail_after(BOUND):
+        async with kk.memory_pair({"app": api, "streams": api.hub}, None) as (_, client):
+            upload = kk.streams(client).upload("files", "unknown")
+            with pytest.raises(kk.UnknownStream):
+                await upload.aclose()
+
+
+@pytest.mark.parametrize("path", ["hub", "a.b", ""])
+async def test_a_hub_may_be_anywhere(path: str) -> None:
+    api = API()
+    exposed: Any = api.hub
+    for name in reversed(path.split(".") if path else []):
+        exposed = {name: exposed}
+    async with linked(exposed) as (server, client), anyio.create_task_group() as tasks:
+        with as_in_a_handler(server):
+            reader = api.files.open_inbound()
+        reading = Reading(tasks, reader)
+        async with kk.streams(client, path).upload("files", reader.id) as upload:
+            await upload.send(1)
+        assert reading.chunks == [1]
+
+
+@contextlib.contextmanager
+def as_in_a_handler(channel: kk.RPCChannel) -> Iterator[None]:
+    token = current.set(channel)
+    try:
+        yield
+    finally:
+        current.reset(token)
 
 
 # --- the channel ends ------------------------------------------------------------------------------
