@@ -3,12 +3,17 @@
 import net from 'node:net';
 import { Peer, Property, RemoteStream, method } from './peer.mjs';
 import { RpcError } from './wire.mjs';
+import { hubMethods } from './hub_methods.mjs';
 
 const EXTENSIONS = ['batch', 'result', 'cancel', 'callback', 'stream-arguments', 'kwargs', 'metadata'];
-const OTHERS = ['bigint', 'validation', 'properties', 'construct', 'noise', 'counted', 'limits'];
+const OTHERS = [
+  'bigint', 'validation', 'properties', 'construct', 'noise', 'counted', 'limits',
+  'named-streams', 'uploads', 'events', 'shared-state', 'streams-client',
+];
 const LIMITS = { // the three times together stay below the two seconds in which a testee ends
   frame: 262144, noise: 4096, depth: 128, digits: 1000, idBytes: 256, calls: 64, callBytes: 1048576,
   callbacks: 64, stockStreamBuffer: 524288, sendMax: 1048576, finishMs: 1000, cleanupMs: 400, drainMs: 400,
+  highWaterMark: 65536, subscriptionBytes: 16777216,
 };
 
 const turn = () => new Promise((resolve) => { setImmediate(resolve); });
@@ -47,9 +52,10 @@ function gate(name) {
 /** Waits for a promise, or until the call is cancelled. */
 function unlessCancelled({ abort: { signal } }, promise) {
   return new Promise((resolve, reject) => {
-    if (signal.aborted) reject(signal.reason);
-    signal.addEventListener('abort', () => reject(signal.reason));
-    promise.then(resolve, reject);
+    const stop = () => reject(signal.reason);
+    if (signal.aborted) stop();
+    signal.addEventListener('abort', stop);
+    promise.then(resolve, reject).finally(() => signal.removeEventListener('abort', stop));
   });
 }
 
@@ -256,9 +262,12 @@ function release(call, name) {
 // ----------------------------------------------------------------------------------------------- the methods
 
 async function barrier() {
-  for (let rounds = 0; rounds < 3 || (peer.outbox.frames.length > 0 && rounds < 300); rounds++) {
+  const { outbox } = peer;
+  for (let rounds = 0, quiet = 0; quiet < 3 && rounds < 1000; rounds++) { // not for ever: a producer may never wait
+    const { pushed } = outbox;
     await turn();
-    await peer.outbox.flushed();
+    await outbox.flushed();
+    quiet = outbox.pushed === pushed && outbox.frames.length === 0 ? quiet + 1 : 0;
   }
 }
 
@@ -268,6 +277,7 @@ async function reset(call) {
   Object.values(names.invoked).forEach((made) => peer.giveUp(made));
   Object.values(names.kept).forEach((held) => held.release());
   Object.keys(names.functions).forEach((name) => release(call, name));
+  hub.reset();
   await peer.cancelAll(call, 1000);
   await peer.outbox.flushed();
   forgetNames();
@@ -293,6 +303,9 @@ const checked = (path, phase, at) => (value) => {
 let noise = [];
 const hidden = { _hidden: method('', () => 'hidden'), _secret: new Property('secret') };
 const exposed = (members) => new Map(Object.entries({ ...hidden, ...members }));
+
+const tools = { limits: LIMITS, exposed, makeError, errorOutcome, unlessCancelled };
+const hub = hubMethods({ getPeer: () => peer, ...tools });
 
 const root = exposed({
   describe: method('', () => ({
@@ -339,6 +352,8 @@ const root = exposed({
     return lines;
   }),
   counted: method('', () => peer.counted),
+  streams: hub.streams,
+  hub: hub.steering,
 });
 
 // Descriptor 1 as a socket: process.stdout would block on a full pipe, and a peer must go on reading (CLS-5).

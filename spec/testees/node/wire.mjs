@@ -166,6 +166,7 @@ export class Outbox {
   frames = [];
   waiting = []; // for all that is queued to be written
   bytes = 0; // of control, what is being written included
+  pushed = 0; // frames that were queued so far
   writing = false;
   first = '\n'; // FRM-12
 
@@ -181,6 +182,7 @@ export class Outbox {
   /** Queues a stream frame: `{line, call, keep, sent}`; `sent(true)` once it is handed on. */
   pushFrame(frame) {
     this.frames.push(frame);
+    this.pushed++;
     this.#schedule();
   }
 
