@@ -150,6 +150,8 @@ async def test_a_block_closes_it_and_waits() -> None:
             for number in range(1000):
                 await upload.send(number)
         assert reading.chunks == list(range(1000))
+        assert repr(reader) == "<InboundReader of 'files' ended>"
+        assert repr(upload) == "<Upload to 'files' closed>"
         with pytest.raises(kk.StreamClosed):
             upload.write(1)
         with pytest.raises(kk.StreamClosed) as closed:
@@ -1117,6 +1119,18 @@ async def test_a_disconnect_before_the_upload_began(
         await until(lambda: len(errors) == 2)
         with pytest.raises(kk.UploadDisconnected):
             await (reads(later) if reads is received else later._inbound.next_value())
+
+
+async def test_an_inbound_of_a_session_that_is_gone() -> None:
+    api = API()
+    async with apart(api) as (server, disconnect, _):
+        await disconnect()
+        await server.wait_closed()
+        with as_in_a_handler(server):
+            reader = api.files.open_inbound()
+        with pytest.raises(kk.UploadDisconnected):
+            await reader.receive()
+        assert not api.hub.inbounds._sessions
 
 
 async def test_the_server_closes_the_channel_while_its_reader_waits() -> None:
