@@ -56,6 +56,8 @@ THIRD_PARTY: dict[str, set[str]] = {
     "core": {"msgspec"},
     "transports": {"anyio"},
     "otel": {"opentelemetry"},
+    # jsonpatch is the extra `state`; trio has no other way to do something later.
+    "streaming": {"anyio", "msgspec", "jsonpatch", "trio"},
     # jsonschema for those who write cases.
     "conformance": {"anyio", "cbor2", "jsonschema", "referencing"},
     "conformance.testee": {"anyio", "trio", "numpy"},
