@@ -221,18 +221,16 @@ class RemoteState(StateView):
         self._reader = reader = self._streams.subscribe(self.name, STATE_ID)
         reader._follower.when_marked = self._tell_waiting
         reader._follower.warns = False  # what was dropped, a snapshot stands for
-        fresh = True
         async with reader:
             if reader.channel is not None:
                 self._limits = reader.channel.limits
             async for value in reader:
-                if not self._take(reader, value, fresh):
+                if not self._take(reader, value):
                     _log.info("a change of the shared state %r was lost: subscribing anew", self.name)
                     return True
-                fresh = False
         return False
 
-    def _take(self, reader: StreamReader[Any], chunk: Any, fresh: bool) -> bool:
+    def _take(self, reader: StreamReader[Any], chunk: Any) -> bool:
         """Take a snapshot or a patch (STA-10). False: it is neither, or leads from another version."""
         version = reader.last_seq
         if type(chunk) is not dict:
@@ -240,7 +238,7 @@ class RemoteState(StateView):
         if "value" in chunk:
             self._take_snapshot(reader, version, chunk["value"])
             return True
-        if fresh or reader.epoch != self._epoch or version != self._version + 1 or "patch" not in chunk:
+        if reader.epoch != self._epoch or version != self._version + 1 or "patch" not in chunk:
             return False
         try:
             operations = patches.checked(chunk["patch"])

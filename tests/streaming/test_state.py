@@ -575,26 +575,52 @@ async def test_a_server_that_begins_anew_is_followed_from_its_beginning() -> Non
             assert (newer.value, state.version) == ({"n": 1}, 6)
 
 
-async def test_without_a_connection_a_change_waits_for_none() -> None:
-    """The connection is there, the value has not come: a change waits for that, and is not sent before."""
-    hub = kk.StreamHub()
+async def test_a_change_is_not_sent_before_it_is_known_to_whom() -> None:
+    """The connection is there, and it is not yet known whether the server is the same: a change waits."""
+    hub, other = kk.StreamHub(), kk.StreamHub()
     hub.shared_state("s", initial={"n": 0}, writable=True)
+    asked: list[str] = []
+    known = anyio.Event()
+
+    async def authorize(request: kk.StreamRequest) -> bool:
+        asked.append(request.action)
+        await known.wait()
+        return True
+
+    newer = other.shared_state("s", initial={"n": 0}, writable=True, authorize=authorize)
     connections = Connections({"streams": hub})
     with anyio.fail_after(BOUND):
         async with connections.link() as link, kk.streams(link).shared_state("s") as remote:
-            lost = link.channel
-            await connections.cut()
-            await link.connected(after=lost)
-            async with remote.mutate() as draft:
-                draft["n"] = 1
-            assert remote.value == {"n": 1}
+            for same_server in (True, False):
+                connections.api = {"streams": hub if same_server else other}
+                lost = link.channel
+                await connections.cut()
+                await link.connected(after=lost)
+                if same_server:
+                    await remote.set({"n": 1})
+                    continue
+                async with anyio.create_task_group() as tasks:
+
+                    @tasks.start_soon
+                    async def change() -> None:
+                        with pytest.raises(kk.StateConflict, match="anew"):
+                            await remote.set({"n": 2})
+
+                    await until(lambda: bool(asked))
+                    await anyio.wait_all_tasks_blocked()
+                    assert asked == ["subscribe"]
+                    known.set()
+            assert (remote.value, newer.version) == ({"n": 0}, 1)
 
 
 # --- servers that do it wrong ---------------------------------------------------------------------
 
 
 class Scripted:
-    """A hub whose subscriptions are given: each a list of what it sends after its mark."""
+    """A hub whose subscriptions are given: each a list of what it sends after its mark.
+
+    The last one is given again and again. A text among the chunks is the epoch of that subscription.
+    """
 
     def __init__(self, *subscriptions: list[Any], answer: Any = None) -> None:
         self.left = list(subscriptions)
@@ -605,8 +631,10 @@ class Scripted:
         self.options.append((options.get("after", 0), options.get("epoch")))
         chunks = self.left.pop(0) if len(self.left) > 1 else self.left[0]
 
+        epoch, chunks = (chunks[0], chunks[1:]) if isinstance(chunks[0], str) else ("e", chunks)
+
         async def stream() -> AsyncIterator[Any]:
-            yield {"next": chunks[0][0] if chunks else 1, "epoch": "e"}
+            yield {"next": chunks[0][0], "epoch": epoch}
             for chunk in chunks:
                 yield chunk
             await anyio.sleep_forever()
@@ -641,6 +669,16 @@ async def test_a_lost_patch_leads_to_another_subscription(lost: Any) -> None:
             await remote.wait_version(7)
             assert (remote.value, changes, server.options) == ({"n": 7}, [7], [(0, None), (0, None)])
             assert not remote.closed
+
+
+async def test_a_patch_of_another_epoch_is_a_lost_one() -> None:
+    server = Scripted([GOOD], ["f", [4, {"patch": []}]], ["f", [4, {"value": {"n": "f"}}]])
+    connections = Connections({"streams": server})
+    with anyio.fail_after(BOUND):
+        async with connections.link() as link, kk.streams(link).shared_state("s") as remote:
+            await connections.cut()
+            await remote.until(lambda value: value["n"] == "f")
+            assert (remote.version, server.options) == (4, [(0, None), (3, "e"), (0, None)])
 
 
 async def test_a_snapshot_is_taken_whatever_there_was() -> None:
