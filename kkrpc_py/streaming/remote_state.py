@@ -7,7 +7,7 @@ which the value comes, over one connection or one after the other, is a `StreamR
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -109,7 +109,7 @@ class RemoteState(StateView):
     # Changes ---------------------------------------------------------------------------------
 
     @asynccontextmanager
-    async def mutate(self) -> AsyncIterator[Any]:
+    async def mutate(self) -> AsyncGenerator[Any]:
         """Change it: the block changes a draft, a copy of the value in place; at its end the server is asked.
 
         Returns once the change has been made, and is in the value here. A block that changes nothing asks

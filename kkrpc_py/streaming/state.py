@@ -7,7 +7,7 @@ It owns the order of changes, who conflicts with whom, and what the subscribers 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Final
@@ -79,7 +79,7 @@ class SharedState(StateView):
     # Changes of this side ------------------------------------------------------------------
 
     @contextmanager
-    def mutate(self) -> Iterator[Any]:
+    def mutate(self) -> Generator[Any]:
         """Change it: the block changes a draft, a copy of the value in place; at its end that is published.
 
         A block that changes nothing makes no version; one that is left by an exception changes nothing.

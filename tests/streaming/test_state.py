@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
+import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -416,7 +417,7 @@ async def test_what_leaves_the_block_is_not_wrapped() -> None:
 
 
 async def test_without_the_library_there_is_no_state(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(__import__("sys").modules, "jsonpatch", None)
+    monkeypatch.setitem(sys.modules, "jsonpatch", None)
     hub = kk.StreamHub()
     with pytest.raises(ModuleNotFoundError, match=r"kkrpc-py\[state\]"):
         hub.shared_state("s", initial=1)
@@ -669,6 +670,16 @@ async def test_a_lost_patch_leads_to_another_subscription(lost: Any) -> None:
             await remote.wait_version(7)
             assert (remote.value, changes, server.options) == ({"n": 7}, [7], [(0, None), (0, None)])
             assert not remote.closed
+
+
+async def test_a_snapshot_of_what_is_here_is_no_change() -> None:
+    server = Scripted([GOOD, [5, {"patch": []}]], [GOOD, [4, {"value": 4}]])
+    async with linked({"streams": server}, quiet=False) as (_, client):
+        async with kk.streams(client).shared_state("s") as remote:
+            changes: list[int] = []
+            remote.on_change(lambda change: changes.append(change.version))
+            await remote.wait_version(4)
+            assert changes == [4]
 
 
 async def test_a_patch_of_another_epoch_is_a_lost_one() -> None:
