@@ -135,7 +135,8 @@ class Producer:
             began = perf_counter()
             if ready is not None:
                 self._batch += ready(min(self._call.room, self._fitting) - len(self._batch))
-            outcome = self._collect(advance)
+            # What comes by the list is as much as is there, or as fits: it leaves as it is.
+            outcome = _FULL if ready is not None and self._batch else self._collect(advance)
             if outcome is _SUSPENDED:
                 step, self._step = self._step, None
                 try:
