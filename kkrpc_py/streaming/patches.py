@@ -429,11 +429,10 @@ def touched(operations: Iterable[Operation], document: Any) -> frozenset[Place]:
     """
     places: set[Place] = set()
     for name, path, source, _ in operations:
-        found = [_place(path, document, shifts=name not in ("replace", "test"))]
+        # Where an operation before it has changed the document, that one's place is around this one's.
+        places.add(_place(path, document, shifts=name not in ("replace", "test")))
         if name in _WITH_SOURCE:
-            found.append(_place(source, document, shifts=name == "move"))
-        # Below a place of the same patch the document is not what this one finds; that place stands for it.
-        places.update(place for place in found if not any(place[:n] in places for n in range(len(place))))
+            places.add(_place(source, document, shifts=name == "move"))
     return _fewer(places)
 
 

@@ -168,7 +168,7 @@ def test_a_library_that_is_wrong_harms_nobody(monkeypatch: pytest.MonkeyPatch, w
     class Patch:
         patch: Any = {
             "nothing": [],
-            "another": [{"op": "add", "path": "/a", "value": 1}],
+            "another": [{"op": "add", "path": "/0", "value": 1}],
             "nonsense": [{"op": "add", "path": "a"}],
             "raises": None,
         }[wrong]

@@ -337,10 +337,16 @@ async def test_the_loser_is_told_and_may_try_again() -> None:
                 with state.mutate() as other:
                     other["b"]["c"] = 3
         assert (caught.value.version, state.version) == (4, 4)
-        await remote.wait_version(4)
+        # Also where the other change is here before the block ends: the draft does not have it.
+        with pytest.raises(kk.StateConflict):
+            async with remote.mutate() as draft:
+                draft["a"] += 1
+                state.set(state.value | {"a": 5})
+                await remote.wait_version(5)
         assert remote.value == state.value
         async with remote.mutate() as draft:
             draft["b"] = {}
+        assert state.value == {"a": 5, "b": {}, "log": ["first", "second"]}
         state.set(state.value | {"new": 1})
         with pytest.raises(kk.StateConflict):
             await remote.set(1)
