@@ -8,6 +8,7 @@ import { Reader } from './client.mjs';
 const OPERATIONS = ['add', 'remove', 'replace', 'move', 'copy', 'test'];
 const MOST_OPERATIONS = 10000;
 const DEEPEST = 64;
+const MOST_RESTARTS = 3; // subscriptions in a row that bring nothing
 const END = Symbol('the end of a list');
 const wrong = (text) => { throw new RpcError('ValueError', text); };
 
@@ -197,7 +198,11 @@ export class RemoteState {
   }
 
   async #follow() {
-    while (!this.ended) {
+    for (let vain = 0; !this.ended; vain++) {
+      if (vain === MOST_RESTARTS) {
+        this.ended = { error: new RpcError('ProtocolError', 'the server sends no state') };
+        break;
+      }
       this.reader = new Reader(this.peer, this.name, 'state', {});
       try {
         await this.reader.open();
@@ -212,6 +217,7 @@ export class RemoteState {
             this.version = 0;
             break;
           }
+          vain = -1;
           this.bell.ring();
         }
       } catch (error) {
@@ -224,6 +230,7 @@ export class RemoteState {
   #take(given) {
     const number = this.reader.last;
     if (isObject(given) && Object.hasOwn(given, 'value')) {
+      if (!isState(given.value)) return false;
       Object.assign(this, { value: given.value, version: number });
       return true;
     }
