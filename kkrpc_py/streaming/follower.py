@@ -153,7 +153,10 @@ class Follower:
                 raise self._cancellation()
             if self._due is not None:
                 due, self._due = self._due, None
-                raise due
+                try:
+                    raise due
+                finally:
+                    del due  # its traceback holds this frame, and with it the pass that is being left
             if self.ready:
                 return self.hand_out()
             if self._wrong is not None:
