@@ -157,9 +157,9 @@ class RPCChannel:
         """Write `preamble` before the first message."""
         self._preamble = preamble
 
-    def attach(self, name: str, namespace: Any) -> None:
-        """Expose `namespace` under `name` beside the API. Raises ValueError where the name is taken."""
-        self.exposed.attach(name, namespace, self if self._entered else None)
+    def attach(self, path: str, namespace: Any) -> None:
+        """Expose `namespace` at `path` beside the API. Raises ValueError where something is there already."""
+        self.exposed.attach(path, namespace, self if self._entered else None)
 
     def when_closed(self, tell: Callable[[], None]) -> None:
         """Call `tell`, which raises nothing, once nothing can be called any more; maybe at once."""
@@ -271,6 +271,7 @@ class RPCChannel:
         if self._entered:
             raise RuntimeError("a channel can be entered once")
         self._entered = True
+        self.exposed.tell_attached(self)
         self._loop_thread = threading.get_ident()
         self.post = current_post()
         self.parking = current_parking()
@@ -297,7 +298,6 @@ class RPCChannel:
             tracebacks=self._tracebacks,
         )
         self._holding.send = self._dispatcher.produce
-        self.exposed.tell_attached(self)
         self._task_group.start_soon(self._read, name="kkrpc_py reader")
         self._task_group.start_soon(self._write, name="kkrpc_py writer")
         return self

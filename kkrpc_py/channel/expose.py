@@ -53,6 +53,9 @@ from kkrpc_py.errors import NO_API, MethodNotFound
 
 __all__ = ["Exposed", "Handler", "Runs", "constructible", "expose", "inline", "listed_names", "namespace"]
 
+_MOST_TOLD = 1024
+_DEEPEST_TOLD = 4
+"""In larger dicts, and in deeper ones, nobody looks for who wants to be told: they are data."""
 _CACHED = 4096
 """Handlers and classes that a channel knows at once."""
 
@@ -76,45 +79,45 @@ class Exposed:
         under the name, and the handler; a short way to the same answer as long as all of it holds."""
         self._names_of(type(self._api))
 
-    def attach(self, name: str, namespace: Any, channel: Any) -> None:
-        """Expose `namespace` under `name` beside the API. Raises ValueError where the name is taken.
+    def attach(self, path: str, namespace: Any, channel: Any) -> None:
+        """Expose `namespace` at `path` beside the API. Raises ValueError where something is there already.
 
         `channel`: it is told of that one; None: of the one that starts later.
         """
-        if not public(name) or "." in name:
-            raise ValueError(f"{name!r} is no name that a peer could call")
-        known = self._attached.get(name, MISSING)
-        if known is not MISSING or self.namespace(name) is not MISSING or self._has_method(name):
-            raise ValueError(f"{name!r} is exposed already")
-        self._attached[name] = face_of(namespace)
+        if type(path) is not str or not all(map(public, path.split("."))):
+            raise ValueError(f"{path!r} is no name that a peer could call")
+        if path in self._attached or self._has(path):
+            raise ValueError(f"{path!r} is exposed already")
         if channel is None:
-            self._untold[name] = namespace
+            self._untold[path] = namespace
         else:
-            _tell_attached(namespace, channel, name)
-
-    def namespace(self, name: str) -> Any:
-        """What the peer sees as the namespace of that name; MISSING if there is none."""
-        if name in self._attached:
-            return self._attached[name]
-        return MISSING if self._api is None else namespace_at(self._api, name)
+            _tell_attached(namespace, channel, path)
+        self._attached[path] = face_of(namespace)
 
     def tell_attached(self, channel: Any) -> None:
-        """Tell the API, and the namespaces right below it, that `channel` exposes them, and at which path."""
-        api, attached, self._untold = self._api, self._untold, {}
-        _tell_attached(self._given, channel, "")
-        below = api if type(api) is dict else {**_class_values(type(api)), **instance_dict(api)}
-        for name, found in below.items():
-            if public(name) and self.namespace(name) is face_of(found):
-                _tell_attached(found, channel, name)
-        for name, found in attached.items():
-            _tell_attached(found, channel, name)
+        """Tell whoever wants to know it that `channel` exposes it, and at which path.
 
-    def _has_method(self, name: str) -> bool:
-        if self._api is None:
+        Told are the API, the namespaces right below it, and those in dicts below those.
+        """
+        attached, self._untold = self._untold, {}
+        _tell_attached(self._given, channel, "")
+        _tell_below(self._api, channel, "")
+        for path, found in attached.items():
+            _tell_attached(found, channel, path)
+
+    def _has(self, path: str) -> bool:
+        """Whether the API has a namespace or a method at that path."""
+        owner = self._api
+        *parents, last = path.split(".")
+        for segment in parents:
+            owner = MISSING if owner is None else namespace_at(owner, segment)
+            if owner is MISSING:
+                return False
+        if owner is None:
             return False
-        if type(self._api) is dict:
-            return name in self._api
-        return self._method_at(self._api, name)[0] is not MISSING
+        if type(owner) is dict:
+            return last in owner
+        return namespace_at(owner, last) is not MISSING or self._method_at(owner, last)[0] is not MISSING
 
     def find(self, method: str) -> Handler:
         """The handler at the dotted path `method`.
@@ -195,17 +198,23 @@ class Exposed:
 
     def _through(self, method: str, parents: str, what: str = "Method") -> Any:
         """What the last name of the path is to be looked up in."""
-        segments = parents.split(".")
-        owner = self._attached.get(segments[0])
-        if owner is not None:
-            del segments[0]
-        else:
+        owner, segments = self._attached_at(parents)
+        if owner is None:
             owner = self._root()
         for segment in segments:
             owner = namespace_at(owner, segment)
             if owner is MISSING:
                 raise MethodNotFound(f"{what} path {method} not found at {segment}")
         return owner
+
+    def _attached_at(self, parents: str) -> tuple[Any, list[str]]:
+        """What was attached on the way of that path, and the rest of the way; None: nothing was."""
+        for path, found in self._attached.items():
+            if parents == path:
+                return found, []
+            if parents.startswith(f"{path}."):
+                return found, parents[len(path) + 1 :].split(".")
+        return None, parents.split(".")
 
     def _method_at(self, owner: Any, segment: str) -> tuple[Any, str]:
         """The method that is listed under that name, and the name if it is one that `@expose` gave."""
@@ -256,6 +265,18 @@ def _tell_attached(found: Any, channel: Any, path: str) -> None:
     hook = class_attribute(type(found), ATTACHED_HOOK)
     if type(hook) is types.FunctionType:
         hook(found, channel, path)
+
+
+def _tell_below(owner: Any, channel: Any, path: str) -> None:
+    names = owner if type(owner) is dict else {**_class_values(type(owner)), **instance_dict(owner)}
+    if len(names) > _MOST_TOLD or path.count(".") > _DEEPEST_TOLD:
+        return
+    for name, found in names.items():
+        if public(name) and (face := namespace_at(owner, name)) is not MISSING and face is face_of(found):
+            below = f"{path}.{name}" if path else name
+            _tell_attached(found, channel, below)
+            if type(found) is dict:
+                _tell_below(found, channel, below)
 
 
 def _class_values(cls: type) -> dict[str, Any]:

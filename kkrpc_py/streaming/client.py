@@ -18,6 +18,8 @@ __all__ = ["RemoteStreams", "streams"]
 
 def streams(source: Source, path: str = DEFAULT_PATH) -> RemoteStreams:
     """The hub that the other side exposes at `path`, over a channel or over a link that reconnects."""
+    if not isinstance(source, RPCChannel) and not hasattr(source, "connected"):
+        raise TypeError(f"streams() takes a channel or a link that reconnects, not a {type(source).__name__}")
     return RemoteStreams(source, path)
 
 

@@ -272,6 +272,8 @@ def events(source: RPCChannel | Link, path: str = DEFAULT_PATH) -> Events:
 
     `path` is where events go to and are taken on either side, the one of the hub where there is one.
     """
+    if not isinstance(source, RPCChannel) and not hasattr(source, "when_connected"):
+        raise TypeError(f"events() takes a channel or a link that reconnects, not a {type(source).__name__}")
     return Events(source, path)
 
 

@@ -19,6 +19,7 @@ from kkrpc_py.errors import LimitExceeded, StreamChannelExists, ValidationFailed
 from kkrpc_py.limits import Limits
 from kkrpc_py.streaming import DEFAULT_PATH, HIGH_WATER_MARK
 from kkrpc_py.streaming.events import EventReader, EventsFace, Listeners, broadcast
+from kkrpc_py.streaming.home import Home
 from kkrpc_py.streaming.inbound import Inbounds
 from kkrpc_py.streaming.named import Authorize, StreamChannel, StreamRequest, unknown
 from kkrpc_py.streaming.state import STATE_ID, SharedState
@@ -40,6 +41,10 @@ class SubscribeOptions(TypedDict, total=False):
     overflow: Overflow
 
 
+_SHOWN = 200
+"""Characters of what is wrong with the options, which may quote them."""
+
+
 def _checked(options: Any) -> SubscribeOptions:
     """The options; what is undefined is missing. Raises ValidationFailed."""
     if options is None or options is UNDEFINED:
@@ -49,7 +54,9 @@ def _checked(options: Any) -> SubscribeOptions:
     try:
         return msgspec.convert(options, SubscribeOptions)
     except msgspec.ValidationError as exc:
-        raise ValidationFailed("subscribe", "input", [ValidationIssue(("options",), str(exc))]) from None
+        raise ValidationFailed(
+            "subscribe", "input", [ValidationIssue(("options",), str(exc)[:_SHOWN])]
+        ) from None
 
 
 @namespace
@@ -93,6 +100,7 @@ class StreamHub:
         self.limits = limits if limits is not None else Limits()
         self.writer = SharedWriter(self.limits, encode)
         self.inbounds = Inbounds()
+        self.home = Home()
         self._names: dict[str, StreamChannel] = {}
         self._states: dict[str, SharedState] = {}
         self._listeners = Listeners(self.limits)
@@ -191,7 +199,15 @@ class StreamHub:
         return [channel for channel in self._paths if not channel.closed]
 
     def __kkrpc_attached__(self, channel: RPCChannel, path: str) -> None:
-        self._paths[channel] = path
+        if self.home.elsewhere and self.channels:
+            self.home.check()
+        if not self.home.known:
+            for named in self._names.values():
+                named.loop_runs()
+        self.home.settle()
+        known = self._paths.setdefault(channel, path)
+        if known != path:
+            raise ValueError(f"the hub is exposed to that channel at {known!r}, and so not at {path!r}")
 
     # Events ----------------------------------------------------------------------------------
 
@@ -204,6 +220,7 @@ class StreamHub:
 
         One that is closed, or that reads too slowly to take it, is passed over. Raises NotSerializable.
         """
+        self.home.check()
         targets = [(channel, self._paths[channel]) for channel in self.channels]
         return broadcast(targets, name, args, filter)
 

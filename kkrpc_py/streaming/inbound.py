@@ -29,18 +29,18 @@ from kkrpc_py.errors import (
     UploadDisconnected,
 )
 
-__all__ = ["Authorize", "Inbound", "InboundReader", "Inbounds", "Session", "Source"]
+__all__ = ["Arrivals", "Inbound", "InboundReader", "Inbounds", "Permission", "Session"]
 
 T_co = TypeVar("T_co", covariant=True)
 
-Authorize = Callable[[RPCChannel, str], Awaitable[bool]]
+Permission = Callable[[RPCChannel, str], Awaitable[bool]]
 """Whether that session may upload to that id."""
 
 _ENDED_KEPT = 1024
 """Ids of one session that are remembered after their end: who still writes to one is told so."""
 
 
-class Source(Protocol):
+class Arrivals(Protocol):
     """What has been uploaded and not read."""
 
     @property
@@ -69,7 +69,7 @@ class Inbounds:
     def __init__(self) -> None:
         self._sessions: dict[RPCChannel, Session] = {}
 
-    def open(self, name: str, authorize: Authorize, high_water_mark: int = 256) -> InboundReader[Any]:
+    def open(self, name: str, authorize: Permission, high_water_mark: int = 256) -> InboundReader[Any]:
         """A new id for the session whose handler runs; its reader.
 
         Raises LookupError outside of handlers, RuntimeError on a handler's thread, ValueError for a mark
@@ -170,15 +170,15 @@ class Inbound:
     """One id, from `open_inbound` until its reader is done."""
 
     def __init__(
-        self, session: Session, name: str, id: str, authorize: Authorize, high_water_mark: int
+        self, session: Session, name: str, id: str, authorize: Permission, high_water_mark: int
     ) -> None:
         self.session = session
         self.name = name
         self.id = id
         self.high_water_mark = high_water_mark
-        self.source: Source | None = None
+        self.source: Arrivals | None = None
         """Where what is uploaded waits; None: nobody has begun, or may."""
-        self.uploader: Source | None = None
+        self.uploader: Arrivals | None = None
         """The same as soon as somebody is about to begin: nobody else may, then."""
         self.over = anyio.Event()
         """The reader is done, or the session gone; then `outcome` is what the uploader is told."""
@@ -196,7 +196,7 @@ class Inbound:
 
     # From the uploader ---------------------------------------------------------------------
 
-    def begin(self, source: Source) -> None:
+    def begin(self, source: Arrivals) -> None:
         """What `source` has is what is read."""
         self.source = source
         self._changed.wake()
@@ -379,7 +379,7 @@ class _Pass(AsyncIterator[T_co]):
         _drop(self._inbound)
 
 
-def _take(source: Source) -> Any:
+def _take(source: Arrivals) -> Any:
     value = source.values.pop()
     if not source.values:
         source.release()

@@ -7,10 +7,12 @@ from collections.abc import AsyncIterable, Awaitable, Callable
 from inspect import isawaitable
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
+import anyio
 import msgspec
 
 from kkrpc_py.channel.channel import RPCChannel
 from kkrpc_py.errors import StreamClosed, UnknownStream
+from kkrpc_py.streaming import HIGH_WATER_MARK
 from kkrpc_py.streaming.inbound import InboundReader
 from kkrpc_py.streaming.later import call_later
 from kkrpc_py.streaming.outbound import OutboundStream, new_id
@@ -73,6 +75,7 @@ class StreamChannel:
         self._authorize = authorize
         self._streams: dict[str, OutboundStream[Any]] = {}
         self._call_off: dict[OutboundStream[Any], Callable[[], None]] = {}
+        self._unscheduled: list[OutboundStream[Any]] = []
         self._closed = False
 
     def start(self, id: str | None = None) -> OutboundStream[Any]:
@@ -84,6 +87,7 @@ class StreamChannel:
 
     def add(self, id: str | None, *, first: int) -> OutboundStream[Any]:
         """The same for a stream whose numbers begin at `first`."""
+        self._hub.home.check()
         if self._closed:
             raise StreamClosed(f"the stream channel {self.name!r} was closed")
         if id is None:
@@ -104,6 +108,7 @@ class StreamChannel:
             reconnect_grace=self._grace,
             first=first,
             ended=self._ended,
+            home=self._hub.home,
         )
         self._streams[id] = stream
         return stream
@@ -120,7 +125,7 @@ class StreamChannel:
         """Start a stream, send what `source` yields, and close it; see `OutboundStream.pipe_from`."""
         await self.start(id).pipe_from(source)
 
-    def open_inbound(self, high_water_mark: int = 256) -> InboundReader[Any]:
+    def open_inbound(self, high_water_mark: int = HIGH_WATER_MARK) -> InboundReader[Any]:
         """In a handler: take an upload of the client that called it. Tell it the `id` of what this returns.
 
         :param high_water_mark: chunks that may wait here unread.
@@ -133,6 +138,7 @@ class StreamChannel:
 
     def close(self) -> None:
         """Give the name up: streams are closed, uploads cancelled, and nothing can be started any more."""
+        self._hub.home.check()
         if self._closed:
             return
         self._closed = True
@@ -143,6 +149,12 @@ class StreamChannel:
         self._hub.remove(self)
 
     # For the hub -----------------------------------------------------------------------------
+
+    def loop_runs(self) -> None:
+        """There is an event loop now: what had ended before is kept for its while, too."""
+        unscheduled, self._unscheduled = self._unscheduled, []
+        for stream in unscheduled:
+            self._ended(stream)
 
     async def authorized(self, request: StreamRequest) -> bool:
         """Whether the request is granted."""
@@ -167,8 +179,11 @@ class StreamChannel:
     def _ended(self, stream: OutboundStream[Any]) -> None:
         if self._retention <= 0 or self._closed:
             self._forget(stream)
-        else:
+            return
+        try:
             self._call_off[stream] = call_later(self._retention, functools.partial(self._forget, stream))
+        except anyio.NoEventLoopError:
+            self._unscheduled.append(stream)
 
     def _forget(self, stream: OutboundStream[Any]) -> None:
         call_off = self._call_off.pop(stream, None)

@@ -10,6 +10,7 @@ from anyio.lowlevel import checkpoint, checkpoint_if_cancelled
 
 from kkrpc_py.channel.parking import Signal, current_parking
 from kkrpc_py.errors import ErrorValue, StreamClosed, WouldBlock, error_from_wire, error_to_wire
+from kkrpc_py.streaming.home import Home
 from kkrpc_py.streaming.later import call_later
 from kkrpc_py.streaming.log import Log
 from kkrpc_py.streaming.producing import Producing
@@ -25,6 +26,8 @@ T_contra = TypeVar("T_contra", contravariant=True)
 
 _TURN = 16
 """Values after which a producer that only sends lets the subscribers' tasks run."""
+_LEAVING = 16
+"""When so many of all subscribers, one in this, have left, it is looked at what the others still need."""
 _SLACK_CHUNKS = 32
 _SLACK_BYTES = 1 << 18
 """So much more than need be is kept at most, so that not every chunk is paid for with a look at all."""
@@ -53,6 +56,7 @@ class OutboundStream(Producing[T_contra]):
         reconnect_grace: float = 0.0,
         first: int = 1,
         ended: Callable[[OutboundStream[Any]], None] = lambda stream: None,
+        home: Home | None = None,
     ) -> None:
         """`first`: the number of the first value; `ended` is called when it has ended."""
         super().__init__(id)
@@ -68,11 +72,14 @@ class OutboundStream(Producing[T_contra]):
         self._replay_window = replay_window
         self._reconnect_grace = reconnect_grace
         self._ended = ended
+        self._check_thread = (home if home is not None else Home()).check
         self._closed = False
         self._failure: ErrorValue | None = None
         self._subscriptions: dict[Subscription, None] = {}
-        self._blocking: list[Subscription] = []
-        self._parked: list[Subscription] = []
+        self._left = 0
+        """Subscribers that have left since it was looked at what is still needed."""
+        self._blocking: dict[Subscription, None] = {}
+        self._parked: dict[Subscription, None] = {}
         self._room: Signal | None = None
         self._room_until = 0
         """The number up to which none of those that block is full, as far as that is known."""
@@ -94,6 +101,7 @@ class OutboundStream(Producing[T_contra]):
         return len(self._subscriptions)
 
     def write(self, value: T_contra) -> None:
+        self._check_thread()
         if self._closed:
             raise StreamClosed(f"the stream {self.id!r} of {self.name!r} has ended")
         if self._blocking and not self._has_room:
@@ -125,6 +133,7 @@ class OutboundStream(Producing[T_contra]):
             await self._room.wait()
 
     def close(self) -> None:
+        self._check_thread()
         if not self._closed:
             self._closed = True
             self._call_off_signal()
@@ -134,16 +143,26 @@ class OutboundStream(Producing[T_contra]):
             self._ended(self)
 
     def error(self, exc: BaseException | str) -> None:
+        self._check_thread()
         if not self._closed:
-            self._failure = ErrorValue("Error", exc) if isinstance(exc, str) else error_to_wire(exc)
+            # Its traceback goes to those channels alone that send tracebacks.
+            self._failure = (
+                ErrorValue("Error", exc)
+                if isinstance(exc, str)
+                else error_to_wire(exc, with_traceback=exc.__traceback__ is not None)
+            )
             self.close()
 
     # The subscribers' side -----------------------------------------------------------------
 
     @property
     def replayed_from(self) -> int:
-        """The number of the first chunk within the replay window."""
-        return max(self.log.next - self._replay_window, self.log.first)
+        """The number of the first chunk within the replay window, which is bounded in bytes, too (NST-8)."""
+        log = self.log
+        start = max(log.next - self._replay_window, log.first)
+        if log.size > self.most_bytes and start < log.next:
+            start = max(start, min(log.newest(self.most_bytes), log.next - 1))
+        return start
 
     def subscribe(
         self,
@@ -160,7 +179,7 @@ class OutboundStream(Producing[T_contra]):
         subscription = Subscription(self, channel, after, high_water_mark, overflow)
         self._subscriptions[subscription] = None
         if subscription.overflow == "block":
-            self._blocking.append(subscription)
+            self._blocking[subscription] = None
             self._room_until = 0
         self._turn = min(self._turn, high_water_mark)
         self._call_off_signal()
@@ -172,11 +191,12 @@ class OutboundStream(Producing[T_contra]):
             return
         del self._subscriptions[subscription]
         if subscription in self._blocking:
-            self._blocking.remove(subscription)
+            del self._blocking[subscription]
             self._wake_writers()
-        if subscription in self._parked:
-            self._parked.remove(subscription)
-        self._forget()
+        self._parked.pop(subscription, None)
+        self._left += 1
+        if self._left * _LEAVING > len(self._subscriptions):  # or a crowd that leaves pays for each other
+            self._forget()
         if self._subscriptions or self._closed:
             return
         self._turn = _TURN
@@ -187,7 +207,7 @@ class OutboundStream(Producing[T_contra]):
 
     def park(self, subscription: Subscription) -> None:
         """Wake it when something is written, or at the end."""
-        self._parked.append(subscription)
+        self._parked[subscription] = None
 
     def took(self) -> None:
         """One of those that block has taken a chunk."""
@@ -218,7 +238,7 @@ class OutboundStream(Producing[T_contra]):
 
     def _wake_parked(self) -> None:
         if self._parked:
-            parked, self._parked = self._parked, []
+            parked, self._parked = self._parked, {}
             for subscription in parked:
                 subscription.wake()
 
@@ -229,6 +249,7 @@ class OutboundStream(Producing[T_contra]):
     def _forget(self) -> None:
         """Keep what the replay window and the subscribers need, and no more."""
         log = self.log
+        self._left = 0
         floors = [subscription.floor for subscription in self._subscriptions]
         log.forget(min(self.replayed_from, *floors, log.next))
         self._look_at_chunks = len(log) + _SLACK_CHUNKS

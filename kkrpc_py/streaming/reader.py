@@ -33,51 +33,51 @@ class StreamReader(ObjectReceiveStream[T_co]):
     __kkrpc_unlisted__ = True
 
     def __init__(self, follower: Follower) -> None:
-        self._follower = follower
+        self.follower = follower
         self._passed = False
         self._receiving = False
 
     @property
     def name(self) -> str:
         """The channel's name."""
-        return self._follower.name
+        return self.follower.name
 
     @property
     def id(self) -> str:
         """The stream's id."""
-        return self._follower.id
+        return self.follower.id
 
     @property
     def gaps(self) -> list[Gap]:
         """What was gone when this reader subscribed or came back, in order; before what follows is read."""
-        return self._follower.gaps
+        return self.follower.gaps
 
     @property
     def dropped(self) -> int:
         """Values that this reader was too slow for, before the one that was read last."""
-        return self._follower.dropped
+        return self.follower.dropped
 
     @property
     def last_seq(self) -> int:
         """The number of the value that was read last; 0 before the first."""
-        return self._follower.last
+        return self.follower.last
 
     @property
     def epoch(self) -> str | None:
         """What tells this stream from another one of the same id; None before it is known."""
-        return self._follower.epoch
+        return self.follower.epoch
 
     @property
     def channel(self) -> RPCChannel | None:
         """The connection that the present subscription came by; None before the first."""
-        return self._follower.channel
+        return self.follower.channel
 
     def __aiter__(self) -> _Pass[T_co]:  # type: ignore[override]  # anyio's own iterates by `receive`
         """The one pass over the values; a second one raises RuntimeError."""
         if self._passed or self._receiving:
             raise RuntimeError("a reader is read once, by iteration or by receive()")
         self._passed = True  # the loop must be the only one that holds the pass
-        return _Pass(self._follower)
+        return _Pass(self.follower)
 
     async def receive(self) -> T_co:
         """The next value.
@@ -91,11 +91,11 @@ class StreamReader(ObjectReceiveStream[T_co]):
             raise anyio.BusyResourceError("reading from")
         self._receiving = self._busy = True
         try:
-            value: T_co = await self._follower.next()
+            value: T_co = await self.follower.next()
         except StopAsyncIteration:
             raise anyio.EndOfStream from None
         except CallCancelled:
-            if self._follower.cancelled:
+            if self.follower.cancelled:
                 raise anyio.ClosedResourceError from None
             raise
         finally:
@@ -106,15 +106,15 @@ class StreamReader(ObjectReceiveStream[T_co]):
 
     def cancel(self) -> None:
         """End the subscription, from whichever task; who reads is told by an error."""
-        self._follower.cancel()
+        self.follower.cancel()
 
     async def aclose(self) -> None:
         """The same; returns when the producing side has let go of this subscriber."""
-        await self._follower.aclose()
+        await self.follower.aclose()
 
     async def __aenter__(self) -> StreamReader[T_co]:
         """Subscribe. Raises UnknownStream and what else the server says."""
-        await self._follower.open()
+        await self.follower.open()
         return self
 
     async def __aexit__(
@@ -130,7 +130,7 @@ class StreamReader(ObjectReceiveStream[T_co]):
 
     def __del__(self) -> None:
         if not self._passed:
-            self._follower.abandon()
+            self.follower.abandon()
 
 
 class _Pass(Generic[T_co]):
@@ -146,7 +146,16 @@ class _Pass(Generic[T_co]):
 
     async def __anext__(self) -> T_co:
         follower = self._follower
-        value: T_co = follower.hand_out() if follower.ready else await follower.next()
+        if follower.ready:
+            ready: T_co = follower.hand_out()
+            return ready
+        try:
+            value: T_co = await follower.next()
+        except StopAsyncIteration:
+            raise
+        except BaseException:
+            follower.abandon()  # the loop is being left, and who keeps the exception keeps this pass
+            raise
         return value
 
     async def aclose(self) -> None:

@@ -155,6 +155,7 @@ class ReconnectingChannel:
 
         Raises ChannelClosed once the link is closed.
         """
+        self._check_entered()
         await checkpoint()
         while self.state != "connected" or self._channel is after:
             if self.state == "closed":

@@ -1,6 +1,6 @@
 """The two ways in which an upload arrives: as a stream argument, and by calls with their own credit (UPL).
 
-Both are a `Source` of `streaming.inbound`. This module owns what waits there to be read, and the credit of
+Both are a `Arrivals` of `streaming.inbound`. This module owns what waits there to be read, and the credit of
 the calls; a stream argument has the credit of every stream.
 """
 

@@ -507,13 +507,22 @@ async def test_another_path() -> None:
     closed_stream(hub, [1])
     async with linked({"my": {"deep": hub}}) as (server, client):
         assert await collected(kk.streams(client, "my.deep").subscribe("c", "x")) == [1]
-        hub.attach(server, "beside")
-        assert await collected(kk.streams(client, "beside").subscribe("c", "x")) == [1]
         assert hub.channels == [server]
+        with pytest.raises(ValueError, match="at 'my.deep'"):
+            hub.attach(server, "beside")
+        other = kk.StreamHub()
+        closed_stream(other, [2])
         with pytest.raises(ValueError, match="exposed already"):
-            hub.attach(server, "my")
-        with pytest.raises(kk.MethodNotFound):
-            await collected(kk.streams(client).subscribe("c", "x"))
+            other.attach(server, "my")
+        other.attach(server, "my.other")
+        assert await collected(kk.streams(client, "my.other").subscribe("c", "x")) == [2]
+        heard, other_heard = (kk.events(client, path).on("e") for path in ("my.deep", "my.other"))
+        assert hub.broadcast("e", 1) == other.broadcast("e", 2) == 1
+        assert (await anext(heard)).args == (1,)
+        assert (await anext(other_heard)).args == (2,)
+        for path in ("streams", "beside"):
+            with pytest.raises(kk.MethodNotFound):
+                await collected(kk.streams(client, path).subscribe("c", "x"))
 
 
 async def test_a_hub_of_many_channels() -> None:
