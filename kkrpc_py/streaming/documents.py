@@ -7,6 +7,8 @@ None, booleans, integers up to 2**53 - 1, finite floats, Unicode text, lists, an
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
+from itertools import chain
 from typing import Any
 
 import msgspec
@@ -15,7 +17,10 @@ from kkrpc_py.errors import LimitExceeded
 from kkrpc_py.limits import Limits
 from kkrpc_py.wire.values import Rules, holds_unpaired_surrogate
 
-__all__ = ["DocumentRules", "copied", "encoded_size", "same"]
+__all__ = ["DEEPEST", "DocumentRules", "copied", "depth_of", "encoded_size", "same"]
+
+DEEPEST = 128
+"""Lists and mappings within each other, at most, whatever the limits: documents are walked by recursion."""
 
 _JS_MAX = 2**53 - 1
 # What a chunk is nested in (the message, its args, the batch, the chunk itself), and a value within a patch.
@@ -54,7 +59,7 @@ class DocumentRules:
             containers=_CONTAINERS,
             keys="text",
             max_int=_JS_MAX,
-            depth=max(1, limits.depth - _NESTED_IN),
+            depth=max(1, min(limits.depth - _NESTED_IN, DEEPEST)),
             items=limits.frame // 2 + 1,
             finite=True,
             refuse_dict=_refuse_bytes_form if thorough else None,
@@ -90,6 +95,22 @@ def encoded_size(document: Any) -> int:
     return len(_encode(document))
 
 
+def depth_of(document: Any) -> tuple[int, int]:
+    """How deep lists and mappings are within each other, and how many values were looked at.
+
+    0 for what holds no others; it looks no deeper than one more than `DEEPEST`.
+    """
+    level, depth, looked = [document], 0, 1
+    while depth <= DEEPEST:
+        inner = [item.values() if type(item) is dict else item for item in level if type(item) in _CONTAINERS]
+        if not inner:
+            break
+        depth += 1
+        level = list(chain.from_iterable(inner))
+        looked += len(level)
+    return depth, looked
+
+
 def copied(document: Any) -> Any:
     """A copy that shares no list and no mapping with `document`, nor holds one twice; tuples become lists."""
     kind = type(document)
@@ -105,20 +126,24 @@ def same(first: Any, second: Any, *, exactly: bool = True) -> bool:
 
     Not `exactly`: numbers are equal by their size, as RFC 6902 has it.
     """
-    kind = type(first)
-    if kind is not type(second):
-        numbers = not exactly and {kind, type(second)} == {int, float}
-        return numbers and bool(first == second)
     if first is second:
         return True
+    kind = type(first)
+    if kind is not type(second):
+        return not exactly and {kind, type(second)} == {int, float} and bool(first == second)
     if kind is dict:
-        return len(first) == len(second) and all(
-            key in second and same(item, second[key], exactly=exactly) for key, item in first.items()
+        return first.keys() == second.keys() and _all_same(
+            first.values(), map(second.__getitem__, first), exactly
         )
     if kind is list:
-        return len(first) == len(second) and all(
-            same(item, other, exactly=exactly) for item, other in zip(first, second, strict=True)
-        )
+        return len(first) == len(second) and _all_same(first, second, exactly)
     if kind is float and exactly and first == 0.0 == second:
         return math.copysign(1.0, first) == math.copysign(1.0, second)
     return bool(first == second)
+
+
+def _all_same(firsts: Iterable[Any], seconds: Iterable[Any], exactly: bool) -> bool:
+    for first, second in zip(firsts, seconds, strict=True):
+        if first is not second and not same(first, second, exactly=exactly):
+            return False
+    return True

@@ -1,8 +1,8 @@
-"""JSON Patch (RFC 6902) as a shared state uses it: made, applied, and compared by the places that it touches.
+"""JSON Patch (RFC 6902) as a shared state uses it: what a peer may send, and how it is applied.
 
-The library jsonpatch makes and carries out the operations. What is around them is here: a patch that was made
-is proved by applying it, one that a peer sent is looked at and bounded first, and the document that it is
-applied to stays as it was. It owns no version and no window.
+The library jsonpatch carries out the operations. What is around it is here: a patch is looked at and bounded
+first, and the document that it is applied to stays as it was. How patches are made is the business of
+`streaming.diffs`, who conflicts with whom that of `streaming.places`.
 """
 
 from __future__ import annotations
@@ -13,43 +13,29 @@ from types import ModuleType
 from typing import Any, NamedTuple, TypeAlias
 
 from kkrpc_py.limits import Limits
-from kkrpc_py.streaming.documents import encoded_size, same
+from kkrpc_py.streaming.documents import DEEPEST, depth_of, encoded_size, same
 
-__all__ = [
-    "MOST_OPERATIONS",
-    "Operation",
-    "Place",
-    "apply",
-    "checked",
-    "library",
-    "make",
-    "overlap",
-    "touched",
-]
+__all__ = ["END", "MOST_OPERATIONS", "Application", "Operation", "Pointer", "Refused", "apply", "checked"]
+__all__ += ["child", "index_of", "library", "text_of", "value_at"]
 
 MOST_OPERATIONS = 10_000
 """Of one patch; a change of more becomes a new value of the whole."""
-MOST_SEGMENTS = 128
-"""Of one pointer. A document is nested less deep."""
-MOST_TOUCHED = 256
-"""Places that are told apart of one patch; of more the places around them are taken."""
-_MOST_SHIFTS = 10**9
-"""Items of lists that one patch may move by inserting and removing: about a second's work."""
-_ROOM = Limits().frame
-_FINER = 256
-"""Bytes that a patch may be larger than what it changes: a finer one conflicts with fewer."""
+_MOST_SEGMENTS_IN_ALL = 200_000
+_MOST_WORK = 2_000_000
+"""What one patch may cost to apply, in steps of about 50 ns: a client's call must not hold up the server."""
+_OPERATION_WORK = 100
 _MOST_CHARACTERS = 80
+_ROOM = Limits().frame
 
-_Pointer: TypeAlias = tuple[str, ...]
-Place: TypeAlias = tuple[object, ...]
-"""The segments of a pointer. The end of a list is a segment that equals no other."""
+Pointer: TypeAlias = tuple[str, ...]
+END = "-"
+"""The last segment of a pointer to the end of a list."""
 
 _INDEX = re.compile(r"0|[1-9][0-9]{0,11}", re.ASCII)
 _WRONG_ESCAPE = re.compile(r"~(?![01])")
 _WITH_VALUE = frozenset(("add", "replace", "test"))
 _WITH_SOURCE = frozenset(("move", "copy"))
 _NAMES = _WITH_VALUE | _WITH_SOURCE | {"remove"}
-_END = "-"
 
 
 def library() -> ModuleType:
@@ -67,17 +53,21 @@ class Operation(NamedTuple):
     """One operation that is well-formed by itself."""
 
     name: str
-    path: _Pointer
-    source: _Pointer
+    path: Pointer
+    source: Pointer = ()
     """The pointer `from`, of `move` and `copy`."""
-    value: Any
+    value: Any = None
     """Of `add`, `replace` and `test`."""
+
+    @property
+    def has_source(self) -> bool:
+        return self.name in _WITH_SOURCE
 
     def plain(self) -> dict[str, Any]:
         """As it is sent, with no members but its own."""
-        mapping: dict[str, Any] = {"op": self.name, "path": _text(self.path)}
+        mapping: dict[str, Any] = {"op": self.name, "path": text_of(self.path)}
         if self.name in _WITH_SOURCE:
-            mapping["from"] = _text(self.source)
+            mapping["from"] = text_of(self.source)
         elif self.name in _WITH_VALUE:
             mapping["value"] = self.value
         return mapping
@@ -92,7 +82,10 @@ def checked(patch: Any) -> list[Operation]:
         raise ValueError("a patch is a list of operations")
     if len(patch) > MOST_OPERATIONS:
         raise ValueError(f"a patch of {len(patch)} operations; {MOST_OPERATIONS} are the most")
-    return [_operation(index, item) for index, item in enumerate(patch)]
+    operations = [_operation(index, item) for index, item in enumerate(patch)]
+    if sum(len(operation.path) + len(operation.source) for operation in operations) > _MOST_SEGMENTS_IN_ALL:
+        raise ValueError("the paths of a patch are too long altogether")
+    return operations
 
 
 def _operation(index: int, item: Any) -> Operation:
@@ -102,27 +95,32 @@ def _operation(index: int, item: Any) -> Operation:
     if not isinstance(name, str) or name not in _NAMES:
         raise ValueError(f"operation {index}: `op` is none of RFC 6902")
     path = _pointer(index, item, "path")
-    source: _Pointer = ()
     if name in _WITH_SOURCE:
-        source = _pointer(index, item, "from")
-    elif name in _WITH_VALUE and "value" not in item:
+        return Operation(name, path, _pointer(index, item, "from"))
+    if name not in _WITH_VALUE:
+        return Operation(name, path)
+    if "value" not in item:
         raise ValueError(f"operation {index} ({name}) has no `value`")
-    return Operation(name, path, source, item.get("value") if name in _WITH_VALUE else None)
+    return Operation(name, path, (), item["value"])
 
 
-def _pointer(index: int, item: dict[Any, Any], member: str) -> _Pointer:
+def _pointer(index: int, item: dict[Any, Any], member: str) -> Pointer:
     text = item.get(member)
     if not isinstance(text, str):
         raise ValueError(f"operation {index}: `{member}` is no text")
-    if text.count("/") > MOST_SEGMENTS:
-        raise ValueError(f"operation {index}: `{member}` has more than {MOST_SEGMENTS} segments")
+    if text.count("/") > DEEPEST:
+        raise ValueError(f"operation {index}: `{member}` has more than {DEEPEST} segments")
     if (text and text[0] != "/") or _WRONG_ESCAPE.search(text):
         raise ValueError(f"operation {index}: `{member}` is no JSON Pointer")
-    return tuple(part.replace("~1", "/").replace("~0", "~") for part in text.split("/")[1:])
+    segments = text.split("/")[1:]
+    if "~" in text:
+        return tuple(segment.replace("~1", "/").replace("~0", "~") for segment in segments)
+    return tuple(segments)
 
 
-def _text(pointer: _Pointer) -> str:
-    return "".join("/" + part.replace("~", "~0").replace("/", "~1") for part in pointer)
+def text_of(pointer: Pointer) -> str:
+    """The pointer as it is sent."""
+    return "".join("/" + segment.replace("~", "~0").replace("/", "~1") for segment in pointer)
 
 
 # --- applying -----------------------------------------------------------------------------------
@@ -131,155 +129,182 @@ def _text(pointer: _Pointer) -> str:
 def apply(document: Any, operations: Iterable[Operation], *, room: int = _ROOM) -> Any:
     """What `operations` make of `document`, which stays as it was; the two share what is not touched.
 
-    Raises ValueError for what does not fit the document, a `test` that fails, and operations that copy and
-    move more than `room` bytes (as JSON).
+    Raises ValueError for what does not fit the document, a `test` that fails, and operations that copy more
+    than `room` bytes (as JSON), or are too much work.
     """
-    application = _Application(document, room)
+    application = Application(document, room)
     for index, operation in enumerate(operations):
         try:
             application.carry_out(operation)
-        except _Refused as refused:
+        except Refused as refused:
             raise ValueError(f"operation {index} ({operation.name}): {refused}") from None
-        except RecursionError:
-            raise ValueError(f"operation {index} ({operation.name}): nested too deep") from None
     return application.document
 
 
-class _Refused(Exception):
+class Refused(Exception):
     """Why an operation cannot be carried out."""
 
 
-class _Application:
+class Application:
     """A document on its way through a patch.
 
-    The library changes containers in place, so each that an operation changes is a copy made here first. What
-    the library's versions take differently (indexes such as "01", equality) is decided here.
+    Nothing is changed that was not made here: each container that an operation changes is a copy, all others
+    are shared, with the document as it was and, after a `copy`, within this one. What the library's versions
+    see differently (indexes such as "01", equality, the places of a `move`) is decided here.
     """
 
-    def __init__(self, document: Any, room: int) -> None:
+    def __init__(self, document: Any, room: int = _ROOM) -> None:
         self.document = document
         self._room = room
+        self._work = _MOST_WORK
         self._own: dict[int, Any] = {}
         """The containers made here, by identity; kept, so that no other gets the same one."""
-        self._shifts = 0
-        self._apply = library().JsonPatch
+        self._patch = library().JsonPatch
 
     def carry_out(self, operation: Operation) -> None:
-        name, path = operation.name, operation.path
+        """Raises Refused; the document is of no use then."""
+        name, path, source, value = operation
+        self._spend(_OPERATION_WORK + 4 * (len(path) + len(source)))
         if name == "add":
-            self._add(path, operation.value)
+            self._add(path, value)
         elif name == "remove":
             self._remove(path)
         elif name == "replace":
-            self._replace(path, operation.value)
+            self._replace(path, value)
         elif name == "test":
-            if not same(_at(self.document, path), operation.value, exactly=False):
-                raise _Refused(f"the value at {_shown(path)} is another one")
+            if type(value) is dict or type(value) is list:
+                self._spend(_size(value))
+            if not same(value_at(self.document, path), value, exactly=False):
+                raise Refused(f"the value at {_shown(path)} is another one")
         elif name == "copy":
-            self._add(path, self._affordable(operation.source))
+            self._copy(source, path)
         else:
-            self._move(operation.source, path)
+            self._move(source, path)
 
-    def _move(self, source: _Pointer, path: _Pointer) -> None:
-        value = self._affordable(source)
+    def _copy(self, source: Pointer, path: Pointer) -> None:
+        value = value_at(self.document, source)
+        size = _size(value)
+        self._spend(size // 8)
+        self._room -= size
+        if self._room < 0:
+            raise Refused("the patch copies too much")
+        if id(value) in self._own:
+            self._own.clear()  # it stands in two places from now on
+        self._add(path, value)
+
+    def _move(self, source: Pointer, path: Pointer) -> None:
+        value = value_at(self.document, source)
         if source == path:
             return
         if path[: len(source)] == source:
-            raise _Refused(f"{_shown(source)} cannot be moved into itself")
-        # What is inserted is looked up in the document without it.
+            raise Refused(f"{_shown(source)} cannot be moved into itself")
+        # Where it goes is looked up in the document without it.
         self._remove(source)
         self._add(path, value)
 
-    def _affordable(self, source: _Pointer) -> Any:
-        """What `source` points to, whose size is taken from the room: the library copies what it inserts."""
-        value = _at(self.document, source)
-        try:
-            self._room -= encoded_size(value)
-        except (ValueError, TypeError, OverflowError) as exc:
-            raise _Refused(f"the value at {_shown(source)} is none of JSON") from exc
-        if self._room < 0:
-            raise _Refused("the patch copies or moves too much")
-        return value
-
-    def _add(self, path: _Pointer, value: Any) -> None:
-        parent = self._writable_parent(path)
-        if type(parent) is list:
-            self._shift(parent)
-            if path[-1] != _END and _index(path[-1], len(parent) + 1) is None:
-                raise _Refused(f"{_shown(path)} is no place in a list of {len(parent)}")
-        self._by_library({"op": "add", "path": _text(path), "value": value})
-
-    def _remove(self, path: _Pointer) -> None:
+    def _add(self, path: Pointer, value: Any) -> None:
+        self._look_at_depth(path, value)
         if not path:
-            raise _Refused("the whole document cannot be removed")
-        parent = self._writable_parent(path)
-        _child(parent, path, len(path) - 1)
+            self.document = value
+            return
+        parent, last = self._writable_parent(path), path[-1]
+        if type(parent) is list and last != END:
+            index = index_of(last, len(parent) + 1)
+            if index is None:
+                raise Refused(f"{_shown(path)} is no place in a list of {len(parent)}")
+            self._spend((len(parent) - index) // 64)
+        self._by_library("add", parent, last)
+        self._put(parent, last, value)
+
+    def _remove(self, path: Pointer) -> None:
+        if not path:
+            raise Refused("the whole document cannot be removed")
+        parent, last = self._writable_parent(path), path[-1]
+        child(parent, path, len(path) - 1)
         if type(parent) is list:
-            self._shift(parent)
-        self._by_library({"op": "remove", "path": _text(path)})
+            self._spend((len(parent) - int(last)) // 64)
+        self._by_library("remove", parent, last)
 
-    def _replace(self, path: _Pointer, value: Any) -> None:
-        if path:
-            _child(self._writable_parent(path), path, len(path) - 1)
-        self._by_library({"op": "replace", "path": _text(path), "value": value})
+    def _replace(self, path: Pointer, value: Any) -> None:
+        self._look_at_depth(path, value)
+        if not path:
+            self.document = value
+            return
+        parent, last = self._writable_parent(path), path[-1]
+        child(parent, path, len(path) - 1)
+        self._by_library("replace", parent, last)
+        self._put(parent, last, value)
 
-    def _by_library(self, operation: dict[str, Any]) -> None:
+    def _look_at_depth(self, path: Pointer, value: Any) -> None:
+        if type(value) is dict or type(value) is list:
+            depth, looked = depth_of(value)
+            self._spend(looked)
+            if len(path) + depth > DEEPEST:
+                raise Refused(f"what comes to {_shown(path)} would be nested too deep")
+
+    def _by_library(self, name: str, parent: Any, last: str) -> None:
+        """Let it carry that out in `parent`, with nothing for the value: it would copy that, item by item."""
         try:
-            self.document = self._apply([operation]).apply(self.document, in_place=True)
-        except RecursionError:
-            raise
+            self._patch([{"op": name, "path": text_of((last,)), "value": None}]).apply(parent, in_place=True)
         except Exception as exc:
-            # What is checked before leaves nothing to refuse; a version may see it otherwise.
-            raise _Refused(f"{_shown_text(operation['path'])}: {type(exc).__name__}") from exc
+            # What is looked at before leaves nothing to refuse; some version may see it otherwise.
+            raise Refused(f"{_shown((last,))}: {type(exc).__name__}") from exc
 
-    def _shift(self, items: list[Any]) -> None:
-        self._shifts += len(items)
-        if self._shifts > _MOST_SHIFTS:
-            raise _Refused("the patch moves too many items of lists")
+    @staticmethod
+    def _put(parent: Any, last: str, value: Any) -> None:
+        if type(parent) is dict:
+            parent[last] = value
+        else:
+            parent[-1 if last == END else int(last)] = value
 
-    def _writable_parent(self, path: _Pointer) -> Any:
-        """The container that holds what `path` points to, which is there or not; the way to it made anew."""
-        if not path:
-            return None
+    def _writable_parent(self, path: Pointer) -> Any:
+        """The container of what `path` points to, which is there or not; the way to it made anew."""
         self.document = parent = self._writable(self.document)
         for depth in range(len(path) - 1):
-            child = _child(parent, path, depth)
-            own = self._writable(child)
-            if own is not child:
-                parent[path[depth] if type(parent) is dict else int(path[depth])] = own
+            inner = child(parent, path, depth)
+            own = self._writable(inner)
+            if own is not inner:
+                self._put(parent, path[depth], own)
             parent = own
         if type(parent) is not dict and type(parent) is not list:
-            raise _Refused(f"{_shown(path[:-1])} holds no others")
+            raise Refused(f"{_shown(path[:-1])} holds no others")
         return parent
 
     def _writable(self, value: Any) -> Any:
         if id(value) in self._own or (type(value) is not dict and type(value) is not list):
             return value
+        self._spend(len(value) // 4)
         copy = value.copy()
         self._own[id(copy)] = copy
         return copy
 
+    def _spend(self, steps: int) -> None:
+        self._work -= steps
+        if self._work < 0:
+            raise Refused("the patch is too much work")
 
-def _child(parent: Any, path: _Pointer, depth: int) -> Any:
-    """What the segment `depth` of `path` leads to in `parent`."""
+
+def value_at(document: Any, path: Pointer) -> Any:
+    """What `path` points to. Raises Refused where there is nothing."""
+    for depth in range(len(path)):
+        document = child(document, path, depth)
+    return document
+
+
+def child(parent: Any, path: Pointer, depth: int) -> Any:
+    """What the segment `depth` of `path` leads to in `parent`. Raises Refused where that is nothing."""
     segment = path[depth]
     if type(parent) is dict:
         if segment in parent:
             return parent[segment]
     elif type(parent) is list:
-        index = _index(segment, len(parent))
+        index = index_of(segment, len(parent))
         if index is not None:
             return parent[index]
-    raise _Refused(f"there is nothing at {_shown(path[: depth + 1])}")
+    raise Refused(f"there is nothing at {_shown(path[: depth + 1])}")
 
 
-def _at(document: Any, path: _Pointer) -> Any:
-    for depth in range(len(path)):
-        document = _child(document, path, depth)
-    return document
-
-
-def _index(segment: str, size: int) -> int | None:
+def index_of(segment: str, size: int) -> int | None:
     """The index below `size` that a segment says; None where it says none."""
     if _INDEX.fullmatch(segment) is None:
         return None
@@ -287,185 +312,13 @@ def _index(segment: str, size: int) -> int | None:
     return index if index < size else None
 
 
-def _shown(pointer: _Pointer) -> str:
-    return _shown_text(_text(pointer))
+def _size(value: Any) -> int:
+    try:
+        return encoded_size(value)
+    except (ValueError, TypeError, OverflowError, RecursionError) as exc:
+        raise Refused("it holds what JSON has not") from exc
 
 
-def _shown_text(pointer: str) -> str:
-    text = repr(pointer)
+def _shown(pointer: Pointer) -> str:
+    text = repr(text_of(pointer))
     return text if len(text) <= _MOST_CHARACTERS else text[: _MOST_CHARACTERS - 1] + "…"
-
-
-# --- making -------------------------------------------------------------------------------------
-
-
-def make(old: Any, new: Any) -> list[dict[str, Any]]:
-    """The operations that lead from `old` to `new`, none where they are the same.
-
-    Proved by applying them. Where they are larger than the value that has changed, or the library is wrong,
-    one `replace` of that value. What is put at the end of a list says so ("-"), so that two who append do not
-    conflict.
-    """
-    changed = _changed(old, new)
-    if changed is None:
-        return []
-    whole = [Operation("replace", changed.at, (), _at(new, changed.at)).plain()]
-    found = changed.by_library()
-    if found is None or encoded_size(found) > encoded_size(whole) + _FINER:
-        return whole
-    return _proved(old, new, found) or whole
-
-
-def _proved(old: Any, new: Any, patch: list[dict[str, Any]]) -> list[dict[str, Any]] | None:
-    """The patch, with "-" for the ends of lists, if it leads to `new`."""
-    try:
-        application = _Application(old, _ROOM)
-        proved: list[dict[str, Any]] = []
-        for operation in checked(patch):
-            operation = _ending(application.document, operation)
-            application.carry_out(operation)
-            proved.append(operation.plain())
-    except (_Refused, ValueError, RecursionError):
-        return None
-    return proved if same(application.document, new) else None
-
-
-def _ending(document: Any, operation: Operation) -> Operation:
-    """`operation` with "-" as its last segment where it adds at the end of a list."""
-    if operation.name not in ("add", "copy", "move") or not operation.path:
-        return operation
-    *above, last = operation.path
-    try:
-        parent = _at(document, tuple(above))
-    except _Refused:
-        return operation
-    if type(parent) is not list:
-        return operation
-    # A `move` within the list takes away first.
-    size = len(parent) - (operation.name == "move" and operation.source[:-1] == operation.path[:-1])
-    return operation._replace(path=(*above, _END)) if last == str(size) else operation
-
-
-class _Changed(NamedTuple):
-    """The smallest container that holds every change, and of it no more than what has changed."""
-
-    at: _Pointer
-    old: Any
-    new: Any
-    offset: int = 0
-    """For lists: the index at which `old` and `new` begin."""
-
-    def by_library(self) -> list[dict[str, Any]] | None:
-        """The operations as jsonpatch makes them, unproved; None where it makes none of use."""
-        if type(self.old) is not type(self.new) or type(self.old) not in (dict, list):
-            return None
-        jsonpatch = library()
-        try:
-            found = jsonpatch.make_patch(self.old, self.new).patch
-            if len(found) > MOST_OPERATIONS:
-                return None
-            return [self._moved(operation).plain() for operation in checked(found)]
-        except Exception:
-            # Proved or not, a patch is needed: whatever the library makes of a value, there is `replace`.
-            return None
-
-    def _moved(self, operation: Operation) -> Operation:
-        path, source = map(self._inside, (operation.path, operation.source))
-        return operation._replace(path=path, source=source)
-
-    def _inside(self, pointer: _Pointer) -> _Pointer:
-        if self.offset and pointer:
-            pointer = (str(int(pointer[0]) + self.offset), *pointer[1:])
-        return self.at + pointer
-
-
-def _changed(old: Any, new: Any) -> _Changed | None:
-    """What has changed between two documents; None where they are the same.
-
-    The library looks at every item of two lists at much more cost than `same` does; of a long list with an
-    item more it is shown that item alone.
-    """
-    at: _Pointer = ()
-    while True:
-        offset, step = 0, None
-        if type(old) is dict and type(new) is dict:
-            keys = [key for key in old if key not in new or not same(old[key], new[key])]
-            keys += [key for key in new if key not in old]
-            if not keys:
-                return None
-            old = {key: old[key] for key in keys if key in old}
-            new = {key: new[key] for key in keys if key in new}
-            if len(keys) == len(old) == len(new) == 1:
-                step, old, new = keys[0], old[keys[0]], new[keys[0]]
-        elif type(old) is list and type(new) is list:
-            offset = _common(old, new)
-            old, new = old[offset:], new[offset:]
-            end = _common(old[::-1], new[::-1])
-            old, new = old[: len(old) - end], new[: len(new) - end]
-            if not old and not new:
-                return None
-            if len(old) == len(new) == 1:
-                step, old, new = str(offset), old[0], new[0]
-        elif same(old, new):
-            return None
-        if step is None:
-            return _Changed(at, old, new, offset)
-        at = (*at, step)
-
-
-def _common(first: list[Any], second: list[Any]) -> int:
-    """How many items two lists begin with alike."""
-    pairs = zip(first, second, strict=False)
-    return next((index for index, (a, b) in enumerate(pairs) if not same(a, b)), min(len(first), len(second)))
-
-
-# --- the places of a patch ----------------------------------------------------------------------
-
-
-def touched(operations: Iterable[Operation], document: Any) -> frozenset[Place]:
-    """The places that a patch reads or writes, told apart by the document that it is applied to (STA-8).
-
-    What shifts a list's items touches the whole list, what adds at its end the end alone.
-    """
-    places: set[Place] = set()
-    for name, path, source, _ in operations:
-        # Where an operation before it has changed the document, that one's place is around this one's.
-        places.add(_place(path, document, shifts=name not in ("replace", "test")))
-        if name in _WITH_SOURCE:
-            places.add(_place(source, document, shifts=name == "move"))
-    return _fewer(places)
-
-
-def _place(path: _Pointer, document: Any, *, shifts: bool) -> Place:
-    parent = document
-    for depth, segment in enumerate(path):
-        last = depth == len(path) - 1
-        if type(parent) is list:
-            if last and segment == _END:
-                return (*path[:-1], object())
-            # An index beyond the list may be that of another one's item by the time.
-            if (last and shifts) or _index(segment, len(parent)) is None:
-                return path[:depth]
-        elif type(parent) is not dict or segment not in parent:
-            return path
-        if not last:
-            parent = _child(parent, path, depth)
-    return path
-
-
-def _fewer(places: set[Place]) -> frozenset[Place]:
-    """So few places that a window of patches is cheap to keep and to look through."""
-    while len(places) > MOST_TOUCHED:
-        longest = max(map(len, places))
-        places = {place[: longest - 1] for place in places}
-    return frozenset(places)
-
-
-def overlap(places: frozenset[Place], others: Iterable[frozenset[Place]]) -> bool:
-    """Whether two patches touch the same place: one pointer is a beginning of the other, or is the other."""
-    above = {place[:depth] for place in places for depth in range(len(place) + 1)}
-    return any(
-        place in above or any(place[:depth] in places for depth in range(len(place)))
-        for other in others
-        for place in other
-    )

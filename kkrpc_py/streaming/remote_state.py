@@ -17,9 +17,18 @@ from anyio.lowlevel import checkpoint
 
 from kkrpc_py.channel.call import Call
 from kkrpc_py.channel.channel import RPCChannel
-from kkrpc_py.errors import ChannelClosed, KkrpcError, ProtocolError, StateConflict, StreamClosed
+from kkrpc_py.errors import (
+    ChannelClosed,
+    KkrpcError,
+    LimitExceeded,
+    NotSerializable,
+    ProtocolError,
+    StateConflict,
+    StreamClosed,
+)
 from kkrpc_py.limits import Limits
 from kkrpc_py.streaming import patches
+from kkrpc_py.streaming.diffs import make
 from kkrpc_py.streaming.documents import DocumentRules, copied, same
 from kkrpc_py.streaming.state import STATE_ID
 from kkrpc_py.streaming.state_view import StateView
@@ -131,7 +140,7 @@ class RemoteState(StateView):
         draft = copied(base.document)
         yield draft
         DocumentRules(self._limits).check(draft)
-        await self._ask(base, patches.make(base.document, draft))
+        await self._ask(base, make(base.document, draft))
 
     async def set(self, value: Any) -> None:
         """Put another value in the place of the whole. Raises what `mutate` raises.
@@ -168,7 +177,7 @@ class RemoteState(StateView):
             self._check_open()
             source = self._streams.source
             channel = source if isinstance(source, RPCChannel) else source.channel
-            follower = self._reader._follower if self._reader is not None else None
+            follower = self._reader.follower if self._reader is not None else None
             if follower is not None and follower.channel is channel and follower.marked:
                 channel.check_open()
                 if follower.epoch == self._epoch:
@@ -219,8 +228,8 @@ class RemoteState(StateView):
     async def _follow_subscription(self) -> bool:
         """Take what comes, to its end. True: something was lost, and another subscription is wanted."""
         self._reader = reader = self._streams.subscribe(self.name, STATE_ID)
-        reader._follower.when_marked = self._tell_waiting
-        reader._follower.warns = False  # what was dropped, a snapshot stands for
+        reader.follower.when_marked = self._tell_waiting
+        reader.follower.warns = False  # what was dropped, a snapshot stands for
         async with reader:
             if reader.channel is not None:
                 self._limits = reader.channel.limits
@@ -235,16 +244,19 @@ class RemoteState(StateView):
         version = reader.last_seq
         if type(chunk) is not dict:
             return False
-        if "value" in chunk:
-            self._take_snapshot(reader, version, chunk["value"])
-            return True
-        if reader.epoch != self._epoch or version != self._version + 1 or "patch" not in chunk:
-            return False
+        rules = DocumentRules(self._limits)
         try:
+            if "value" in chunk:
+                rules.check(chunk["value"])
+                self._take_snapshot(reader, version, chunk["value"])
+                return True
+            if reader.epoch != self._epoch or version != self._version + 1 or "patch" not in chunk:
+                return False
             operations = patches.checked(chunk["patch"])
+            rules.check([operation.value for operation in operations], "the patch")
             document = patches.apply(self._document, operations, room=self._limits.frame)
-        except ValueError as error:
-            _log.warning("a patch of the shared state %r does not fit: %s", self.name, error)
+        except (ValueError, NotSerializable, LimitExceeded) as error:
+            _log.warning("what came of the shared state %r is none: %s", self.name, error)
             return False
         self._become(version, document, [operation.plain() for operation in operations])
         self._tell_waiting()

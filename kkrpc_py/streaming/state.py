@@ -15,7 +15,9 @@ from typing import TYPE_CHECKING, Any, Final
 from kkrpc_py.errors import NotSerializable, StateConflict, StreamClosed
 from kkrpc_py.limits import Limits
 from kkrpc_py.streaming import patches
+from kkrpc_py.streaming.diffs import make
 from kkrpc_py.streaming.documents import DocumentRules, copied, same
+from kkrpc_py.streaming.places import Place, overlap, touched
 from kkrpc_py.streaming.state_view import StateView
 from kkrpc_py.wire.shared import Shared
 
@@ -61,7 +63,7 @@ class SharedState(StateView):
         self._rules = DocumentRules(limits)
         self._rules.check(initial, "initial")
         self._document, self._version = copied(initial), 1
-        self._window: deque[frozenset[patches.Place]] = deque(maxlen=replay_window)
+        self._window: deque[frozenset[Place]] = deque(maxlen=replay_window)
         """The places of the last changes, the newest last."""
         self._shared: tuple[int, Shared] = (0, stream.writer.share(None))
         """The last snapshot, and its version."""
@@ -110,7 +112,7 @@ class SharedState(StateView):
         """Make of it what `value` has that `base`, which was `version`, had not."""
         self._rules.check(value)
         # Copied, since the block may have kept parts of its draft, and for its tuples.
-        patch = copied(patches.make(base, value))
+        patch = copied(make(base, value))
         return self._apply(patches.checked(patch), version) if patch else self._version
 
     # Changes of clients ----------------------------------------------------------------------
@@ -139,7 +141,7 @@ class SharedState(StateView):
 
     def _apply(self, operations: list[patches.Operation], version: int) -> int:
         """Apply what was made against `version` to what there is now, and publish it."""
-        places = patches.touched(operations, self._document)
+        places = touched(operations, self._document)
         if version != self._version:
             self._refuse_conflicts(places, version)
         document = patches.apply(self._document, operations, room=self._limits.frame)
@@ -152,14 +154,14 @@ class SharedState(StateView):
         self._become(self._stream.log.next - 1, document, patch)
         return self._version
 
-    def _refuse_conflicts(self, places: frozenset[patches.Place], version: int) -> None:
+    def _refuse_conflicts(self, places: frozenset[Place], version: int) -> None:
         """Raises StateConflict where a change since `version` has touched one of the places (STA-7)."""
         newer = self._version - version
         if newer < 0:
             reason = f"there was no version {version}; the newest is {self._version}"
         elif newer > len(self._window):
             reason = f"version {version} is too old, the newest is {self._version}"
-        elif patches.overlap(places, islice(self._window, len(self._window) - newer, None)):
+        elif overlap(places, islice(self._window, len(self._window) - newer, None)):
             reason = f"what it changes has changed since version {version}; the newest is {self._version}"
         else:
             return

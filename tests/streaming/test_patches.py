@@ -15,7 +15,9 @@ from hypothesis import strategies as st
 from kkrpc_py.errors import LimitExceeded, NotSerializable
 from kkrpc_py.limits import Limits
 from kkrpc_py.streaming import patches
+from kkrpc_py.streaming.diffs import make
 from kkrpc_py.streaming.documents import DocumentRules, copied, same
+from kkrpc_py.streaming.places import overlap, touched
 
 # Few keys and small values, so that documents meet; what looks like an index or needs an escape among them.
 KEYS = st.sampled_from(["a", "b", "0", "1", "-", "", "~", "/", "~1", "é"])
@@ -103,7 +105,7 @@ def changed(document: Any, random: random.Random) -> Any:
 @given(old=DOCUMENTS, new=DOCUMENTS)
 def test_what_is_made_of_two_documents_leads_from_one_to_the_other(old: Any, new: Any) -> None:
     before = copy.deepcopy((old, new))
-    patch = patches.make(old, new)
+    patch = make(old, new)
     assert (patch == []) == same(old, new)
     assert same(applied(old, patch), new)
     assert same(list(before), [old, new])
@@ -115,7 +117,7 @@ def test_so_does_what_is_made_of_a_few_changes(old: Any, random: random.Random, 
     new = old
     for _ in range(times):
         new = changed(new, random)
-    patch = patches.make(old, new)
+    patch = make(old, new)
     before = copy.deepcopy(old)
     assert same(applied(old, patch), new)
     assert same(old, before)
@@ -146,7 +148,7 @@ def test_so_does_what_is_made_of_a_few_changes(old: Any, random: random.Random, 
     ],
 )  # fmt: skip
 def test_patches_that_are_made(old: Any, new: Any, patch: list[dict[str, Any]]) -> None:
-    made = patches.make(old, new)
+    made = make(old, new)
     assert same(made, patch), made
 
 
@@ -157,10 +159,40 @@ def test_a_small_change_of_a_large_document_is_a_small_patch() -> None:
     }
     new = copied(old)
     new["messages"][1000]["text"] = "hallo"
-    assert patches.make(old, new) == [{"op": "replace", "path": "/messages/1000/text", "value": "hallo"}]
+    assert make(old, new) == [{"op": "replace", "path": "/messages/1000/text", "value": "hallo"}]
     new = copied(old)
     del new["messages"][3]
-    assert patches.make(old, new) == [{"op": "remove", "path": "/messages/3"}]
+    assert make(old, new) == [{"op": "remove", "path": "/messages/3"}]
+
+
+ROWS = [{"id": n, "text": "row"} for n in range(3000)]
+
+
+@pytest.mark.parametrize(
+    ("new", "patch"),
+    [
+        # A log of so many last rows.
+        ([*ROWS[2:], 1, 2], [remove("/0"), remove("/0"), add("/-", 1), add("/-", 2)]),
+        ([0, *ROWS[2:], 1], None),
+        ([*ROWS, 1, 2], [add("/-", 1), add("/-", 2)]),
+        ([1, 2, *ROWS], [add("/0", 1), add("/1", 2)]),
+        (ROWS[:-2], [remove("/2998"), remove("/2998")]),
+        (ROWS[1000:], None),
+        # Changes here and there, and what is put in elsewhere in the same list.
+        ([*ROWS[:5], 1, *ROWS[6:2000], {"id": 2000}, *ROWS[2001:]], [replace("/5", 1), remove("/2000/text")]),
+        ([*ROWS[:5], 1, *ROWS[5:2000], 2, *ROWS[2000:]], None),
+        (ROWS[::-1], None),
+        (ROWS[::2], None),
+        ([row | {"text": "other"} for row in ROWS], None),
+    ],
+)
+def test_long_lists(new: list[Any], patch: list[dict[str, Any]] | None) -> None:
+    made = make({"rows": ROWS, "n": 1}, {"n": 1, "rows": new})
+    assert applied({"rows": ROWS}, made) == {"rows": new}
+    if patch is None:
+        assert {operation["op"] for operation in made} == ({"remove"} if new == ROWS[1000:] else {"replace"})
+    else:
+        assert made == [operation | {"path": "/rows" + operation["path"]} for operation in patch]
 
 
 @pytest.mark.parametrize("wrong", ["raises", "nothing", "another", "nonsense"])
@@ -181,7 +213,7 @@ def test_a_library_that_is_wrong_harms_nobody(monkeypatch: pytest.MonkeyPatch, w
     monkeypatch.setattr(patches.library(), "make_patch", make_patch)
     old: dict[str, Any] = {"a": {"b": [1, 2]}, "c": 0}
     new: dict[str, Any] = {"a": {"b": [2, 2.0, 0]}, "c": 0}
-    assert patches.make(old, new) == [{"op": "replace", "path": "/a/b", "value": [2, 2.0, 0]}]
+    assert make(old, new) == [{"op": "replace", "path": "/a/b", "value": [2, 2.0, 0]}]
 
 
 def test_without_the_library_the_error_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -195,11 +227,12 @@ def test_without_the_library_the_error_names_the_extra(monkeypatch: pytest.Monke
     monkeypatch.delitem(sys.modules, "jsonpatch", raising=False)
     monkeypatch.setattr(builtins, "__import__", without)
     with pytest.raises(ModuleNotFoundError, match=r"kkrpc-py\[state\]"):
-        patches.make({"a": 1}, {"b": 1})
+        make({"a": 1}, {"b": 1})
 
 
 # --- what a peer sends ----------------------------------------------------------------------------
 
+WIDE = dict.fromkeys(map(str, range(1000)), 1)
 DOCUMENT = {"a": {"b": [1, 2, {"c": 3}]}, "n": 1, "": {"": "empty"}, "t": "text", "01": [0]}
 
 
@@ -276,6 +309,12 @@ def test_operations(operation: dict[str, Any], result: Any) -> None:
         [add("/x" * 129, 1)], [add("/" * 10**6, 1)],
         [add("/x", ["x" * 100])] + [copies("/x", "/x/-")] * 60,
         [add("/x", {}), moves("/a", "/x/a"), moves("/x", "/a")] * 2000,
+        [add("/x", [])] + [add("/x/-", [])] * 9000 + [moves("/x/0", "/x/-")] * 9000,
+        [add("/x", [0] * 100_000)] + [add("/x/0", 1), remove("/x/0")] * 4000,
+        [add("/x", [0] * 10_000)] + [equals("/x", [0] * 10_000)] * 100,
+        [add("/x", WIDE)] + [copies("/x", "/y"), copies("/y", "/x")] * 1000,
+        [add("/x", WIDE)] + [moves("/x", "/y"), moves("/y", "/x")] * 1000,
+        [add("/a" + "/x" * 100)] * 3000,
         # What went well before an error is undone.
         [remove("/a/b/0"), remove("/x")],
     ],
@@ -289,12 +328,52 @@ def test_a_patch_that_is_wrong_is_a_value_error_and_changes_nothing(patch: Any) 
     assert same(DOCUMENT, before)
 
 
+def test_a_patch_may_put_much_at_the_end_of_a_long_list() -> None:
+    document = [0] * 200_000
+    assert len(applied(document, [add("/-")] * 9000)) == 209_000
+    assert len(document) == 200_000
+
+
+@pytest.mark.parametrize("name", ["add", "move", "copy"])
+def test_nothing_is_nested_too_deep(name: str) -> None:
+    def nested(depth: int) -> Any:
+        value: Any = 1
+        for _ in range(depth):
+            value = {"x": value}
+        return value
+
+    def put(depth: int) -> Any:
+        path = "/x" * (128 - depth)
+        if name == "add":
+            return applied(nested(127), [add(path, nested(depth))])
+        document = {"x": nested(127), "y": nested(depth)}
+        return applied(document, [{"op": name, "from": "/y", "path": path}])
+
+    assert put(10)["x"]
+    with pytest.raises(ValueError, match="too deep"):
+        put_deeper = nested(11)
+        applied({"x": nested(127), "y": put_deeper}, [moves("/y", "/x" * 118)])
+    with pytest.raises(ValueError, match="too deep"):
+        applied(nested(127), [replace("/x" * 118, nested(11))])
+
+
+def test_what_was_copied_is_no_longer_the_same_thing() -> None:
+    patch = [
+        *[add("/a/new"), copies("/a", "/b"), add("/b/only", "b"), add("/a/only", "a")],
+        *[copies("/a/in", "/a/out"), replace("/a/in/x", 2), replace("/a/out/x", 3)],
+    ]
+    assert applied({"a": {"in": {"x": 1}}}, patch) == {
+        "a": {"in": {"x": 2}, "out": {"x": 3}, "new": 1, "only": "a"},
+        "b": {"in": {"x": 1}, "new": 1, "only": "b"},
+    }
+
+
 ANYTHING = st.recursive(
     st.one_of(LEAVES, st.binary(max_size=2), st.just(float("nan")), st.just(10**30), st.just("\ud800")),
     lambda inner: st.one_of(st.lists(inner, max_size=3), st.dictionaries(KEYS, inner, max_size=3)),
     max_leaves=8,
 )
-POINTERS = st.lists(KEYS, max_size=4).map(patches._text)
+POINTERS = st.lists(KEYS, max_size=4).map(patches.text_of)
 OPERATIONS = st.fixed_dictionaries(
     {"op": st.sampled_from(sorted(patches._NAMES)), "path": POINTERS},
     optional={"from": POINTERS, "value": ANYTHING},
@@ -348,9 +427,9 @@ PLACES = {
 
 
 def conflict(first: list[dict[str, Any]], second: list[dict[str, Any]], document: Any = PLACES) -> bool:
-    places, others = (patches.touched(patches.checked(patch), document) for patch in (first, second))
-    assert patches.overlap(places, [others]) == patches.overlap(others, [places])
-    return patches.overlap(places, [frozenset(), others])
+    places, others = (touched(patches.checked(patch), document) for patch in (first, second))
+    assert overlap(places, [others]) == overlap(others, [places])
+    return overlap(places, [frozenset(), others])
 
 
 @pytest.mark.parametrize(
@@ -393,8 +472,8 @@ def test_who_conflicts_with_whom(
 
 
 def test_a_patch_that_touches_very_much_is_told_apart_by_less() -> None:
-    patch = [{"op": "add", "path": f"/rows/r{n}", "value": 1} for n in range(1000)]
-    assert patches.touched(patches.checked(patch), {"rows": {}}) == {("rows",)}
+    patch = [{"op": "add", "path": f"/rows/r{n}", "value": 1} for n in range(2000)]
+    assert touched(patches.checked(patch), {"rows": {}}) == {("rows",)}
 
 
 @settings(max_examples=150, deadline=None)
@@ -402,7 +481,7 @@ def test_a_patch_that_touches_very_much_is_told_apart_by_less() -> None:
 def test_patches_that_do_not_conflict_give_the_same_in_either_order(
     document: Any, random: random.Random
 ) -> None:
-    first, second = (patches.make(document, changed(document, random)) for _ in range(2))
+    first, second = (make(document, changed(document, random)) for _ in range(2))
     # Two who append to one list get the order in which they came.
     assume(not any(op["path"].endswith("/-") for op in first + second))
     if not conflict(first, second, document):
@@ -429,7 +508,7 @@ def test_so_do_patches_of_any_operations(document: Any, first: Any, second: Any)
 
 def test_two_who_append_both_get_their_own() -> None:
     document: dict[str, Any] = {"log": [1]}
-    first, second = (patches.make(document, {"log": [1, new]}) for new in ("a", "b"))
+    first, second = (make(document, {"log": [1, new]}) for new in ("a", "b"))
     assert not conflict(first, second, document)
     assert applied(applied(document, first), second) == {"log": [1, "a", "b"]}
 

@@ -663,6 +663,10 @@ GOOD = [3, {"value": {"n": 3}}]
         [4, {"patch": "none"}],
         [4, {"patch": [{"op": "add", "path": "/x" * 1000, "value": 1}]}],
         [4, {"neither": 1}],
+        [4, {"value": {"n": float("nan")}}],
+        [4, {"value": {1, 2}}],
+        [4, {"value": 2**53}],
+        [4, {"patch": [{"op": "add", "path": "/x", "value": b"bytes"}]}],
         [4, None],
         [4, [1]],
     ],
@@ -706,7 +710,7 @@ async def test_a_snapshot_is_taken_whatever_there_was() -> None:
             assert remote.value == 6
 
 
-@pytest.mark.parametrize("chunks", [[[1, {"patch": []}]], [[1, "value"]]])
+@pytest.mark.parametrize("chunks", [[[1, {"patch": []}]], [[1, "value"]], [[1, {"value": {1: {2}}}]]])
 async def test_a_server_that_sends_no_value_is_given_up(chunks: list[Any]) -> None:
     server = Scripted(chunks)
     async with linked({"streams": server}, quiet=False) as (_, client):
