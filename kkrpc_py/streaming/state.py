@@ -90,7 +90,8 @@ class SharedState(StateView):
 
         Raises at the end of the block, with the state as it was: NotSerializable for a value that JSON does
         not have, with its path; LimitExceeded where the state would be too large for a frame; StreamClosed.
-        TypeError at its beginning where the value is no list and no mapping: see `set`.
+        At its beginning: TypeError where the value is no list and no mapping (see `set`), RuntimeError on
+        another thread than the hub's.
         """
         self._check_open()
         base, version = self._document, self._version
@@ -175,6 +176,7 @@ class SharedState(StateView):
         return self._shared[1]
 
     def _check_open(self) -> None:
+        self._stream._check_thread()
         if self.closed:
             raise StreamClosed(f"the shared state {self.name!r} was closed")
 

@@ -203,6 +203,40 @@ async def test_a_closed_state_keeps_its_value_and_gives_its_name_back() -> None:
     hub.shared_state("s", initial=2)
 
 
+def test_a_state_may_be_made_and_changed_before_there_is_a_loop() -> None:
+    state = kk.StreamHub().shared_state("s", initial={"a": 1})
+    with state.mutate() as draft:
+        draft["a"] = 2
+    assert (state.set({"a": 3}), state.value) == (3, {"a": 3})
+    state.close()
+
+
+async def test_a_handler_on_a_thread_is_told() -> None:
+    hub = kk.StreamHub()
+    state = hub.shared_state("s", initial={"a": 1})
+
+    class App:
+        def change(self) -> None:
+            with state.mutate() as draft:
+                draft["a"] = 2
+
+        def put(self) -> None:
+            state.set(5)
+
+        @kk.inline
+        def change_inline(self) -> None:
+            self.change()
+
+    async with linked({"app": App(), "streams": hub}) as (_, client):
+        app = client.remote().app
+        for call in (app.change, app.put):
+            with pytest.raises(kk.RemoteError, match="thread"):
+                await call()
+        assert (state.version, state.value) == (1, {"a": 1})
+        await app.change_inline()
+        assert (state.version, state.value) == (2, {"a": 2})
+
+
 # --- the wire -------------------------------------------------------------------------------------
 
 
