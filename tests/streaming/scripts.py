@@ -11,6 +11,7 @@ import anyio
 import sniffio
 
 import kkrpc_py as kk
+from kkrpc_py.limits import Limits
 from tests.channel import peer as p
 from tests.channel.harness import BOUND
 
@@ -138,7 +139,8 @@ class Client:
 async def scripted_client(
     hub: kk.StreamHub, *, credit: bool = True, api: Any = None, **options: Any
 ) -> AsyncGenerator[Client]:
-    """A client of `hub` in bytes, with credit or as a stock one."""
+    """A client of `hub` in bytes, with credit or as a stock one; once it is gone nobody waits for it."""
+    options.setdefault("limits", Limits(finish_seconds=0.01))
     async with p.scripted(api if api is not None else {"streams": hub}, **options) as (channel, peer):
         client = Client(channel, peer)
         if credit:

@@ -528,7 +528,11 @@ async def test_another_path() -> None:
 async def test_a_hub_of_many_channels() -> None:
     hub = kk.StreamHub()
     stream = hub.create("c").start("x")
-    async with linked({"streams": hub}, quiet=False) as (first, one), linked(None) as (second, two):
+    limits = Limits(finish_seconds=0.01)
+    async with (
+        linked({"streams": hub}, quiet=False, limits=limits) as (first, one),
+        linked(None) as (second, two),
+    ):
         hub.attach(second)
         assert hub.channels == [first, second]
         readers = [kk.streams(client).subscribe("c", "x") for client in (one, two)]

@@ -429,7 +429,7 @@ async def test_nobody_wants_it_any_more(how: str) -> None:
     hub = kk.StreamHub()
     stream = hub.create("c").start("x")
     source = Source(1, then="wait")
-    async with linked({"streams": hub}, quiet=False) as (_, client):
+    async with linked({"streams": hub}, quiet=False, limits=Limits(finish_seconds=0.01)) as (_, client):
         async with anyio.create_task_group() as tg:
             tg.start_soon(stream.pipe_from, source)
             await source.log.wait_for("waiting")
