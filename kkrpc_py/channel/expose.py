@@ -93,6 +93,8 @@ class Exposed:
         else:
             _tell_attached(namespace, channel, path)
         self._attached[path] = face_of(namespace)
+        # The longest path first: what is attached below another one is found before that is looked into.
+        self._attached = dict(sorted(self._attached.items(), key=lambda entry: -len(entry[0])))
 
     def tell_attached(self, channel: Any) -> None:
         """Tell whoever wants to know it that `channel` exposes it, and at which path.
@@ -106,10 +108,12 @@ class Exposed:
             _tell_attached(found, channel, path)
 
     def _has(self, path: str) -> bool:
-        """Whether the API has a namespace or a method at that path."""
-        owner = self._api
-        *parents, last = path.split(".")
-        for segment in parents:
+        """Whether there is a namespace or a method at that path."""
+        parents, dot, last = path.rpartition(".")
+        owner, segments = self._attached_at(parents) if dot else (None, [])
+        if owner is None:
+            owner = self._api
+        for segment in segments:
             owner = MISSING if owner is None else namespace_at(owner, segment)
             if owner is MISSING:
                 return False

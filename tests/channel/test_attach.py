@@ -136,6 +136,22 @@ async def test_a_name_is_attached_once() -> None:
         assert await client.remote().extra.n() == 1
 
 
+@pytest.mark.parametrize("order", [1, -1])
+async def test_below_what_is_attached(order: int) -> None:
+    """In whichever order: the longer path is the one that is meant."""
+    async with linked({"api": {"inner": {"n": lambda: 0}}}) as (server, client):
+        found = {"a": {"n": lambda: 1, "taken": {}}, "a.b": {"n": lambda: 2}, "api.b.c": {"n": lambda: 3}}
+        for path in list(found)[::order]:
+            server.attach(path, found[path])
+        api = client.remote()
+        assert [await each.n() for each in (api.api.inner, api.a, api.a.b, api.api.b.c)] == [0, 1, 2, 3]
+        for path in ("a.b", "a.taken", "a.n", "api.inner", "api.inner.n", "api.b.c.n", "a"):
+            with pytest.raises(ValueError, match="exposed already"):
+                server.attach(path, Extra())
+        await refused(api.api.b.n())
+        await refused(api.a.c.n())
+
+
 class Sly(str):
     __slots__ = ()
 
@@ -145,7 +161,9 @@ class Sly(str):
     __hash__ = str.__hash__
 
 
-@pytest.mark.parametrize("name", ["", "_private", "__init__", "a._b", ".", "a.", None, 1, b"extra", Sly("extra")])
+@pytest.mark.parametrize(
+    "name", ["", "_private", "__init__", "a._b", ".", "a.", None, 1, b"extra", Sly("extra")]
+)
 async def test_names_that_no_peer_could_call(name: Any) -> None:
     async with linked(API()) as (server, _):
         with pytest.raises(ValueError, match="no name"):

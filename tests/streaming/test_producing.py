@@ -17,6 +17,7 @@ import kkrpc_py as kk
 from kkrpc_py.limits import Limits
 from kkrpc_py.streaming.signal import CancelSignal
 from tests.channel.harness import BOUND, Log, linked, until, without_collector
+from tests.channel.peer import request
 from tests.streaming.scripts import all_blocked, collected, received, scripted_client
 
 pytestmark = pytest.mark.anyio
@@ -121,8 +122,9 @@ async def test_an_error_comes_after_what_was_written(case: str) -> None:
                     assert raised.value.fields["detail"] == {"a": [1]}
 
 
-async def test_an_error_is_what_a_generator_would_have_raised() -> None:
-    """Byte for byte: a stream's error crosses as every other."""
+@pytest.mark.parametrize("tracebacks", [False, True])
+async def test_an_error_is_what_a_generator_would_have_raised(tracebacks: bool) -> None:
+    """Byte for byte: a stream's error crosses as every other, and its traceback only where those do."""
     errors = [
         ValueError("a"),
         Custom("b"),
@@ -132,6 +134,7 @@ async def test_an_error_is_what_a_generator_would_have_raised() -> None:
         kk.ChannelClosed("f"),
         kk.LimitExceeded("g"),
         kk.NotSerializable("set", "value", "h"),
+        kk.RemoteError("Theirs", "i"),
     ]
     for error in errors:
 
@@ -140,15 +143,21 @@ async def test_an_error_is_what_a_generator_would_have_raised() -> None:
             yield
 
         hub = kk.StreamHub()
-        hub.create("c").start("x").error(error)
-        async with scripted_client(hub, api={"streams": hub, "generate": generate}) as client:
+        stream = hub.create("c", closed_stream_retention=0).start("x")
+        api = {"streams": hub, "generate": generate}
+        async with scripted_client(hub, api=api, tracebacks=tracebacks) as client:
             subscriber = await client.subscribe("c", "x")
+            try:
+                await anext(generate())
+            except Exception as raised:
+                stream.error(raised)
+            await client.hear()
             client.subscribers["g"] = other = type(subscriber)(client, "g")
             other.mark = {}
-            await client.send(
-                {"id": "g", "method": "generate", "args": [], "type": "request", "version": "json"}
-            )
+            await client.send(request("g", "generate"))
+            stacks = [found.error.pop("stack", "") for found in (subscriber, other)]
             assert subscriber.error == other.error, error
+            assert [__file__ in stack for stack in stacks] == [tracebacks, tracebacks], error
 
 
 async def test_an_error_that_is_no_error() -> None:
