@@ -97,8 +97,8 @@ class Follower:
         """Chunks that have arrived and are read next, without waiting."""
         self._due: KkrpcError | None = None
         """To be raised before what is ready: a gap."""
-        self._wrong: ProtocolError | None = None
-        """To be raised after what is ready."""
+        self._wrong = ""
+        """What the other side did wrong: to be raised after what is ready."""
         self._opening: anyio.CancelScope | None = None
         self._lost: RPCChannel | None = None
         """The last connection that was found to be lost."""
@@ -121,6 +121,7 @@ class Follower:
             channel = self._source
         else:
             channel = await self._source.connected(after=self._lost)
+            self._lost = None
         self.channel = channel
         options = dict(self._options)
         if self._received != 0:
@@ -159,8 +160,8 @@ class Follower:
                     del due  # its traceback holds this frame, and with it the pass that is being left
             if self.ready:
                 return self.hand_out()
-            if self._wrong is not None:
-                raise self._wrong
+            if self._wrong:
+                raise ProtocolError(self._wrong)
             await self.open()
             receiver = self._receiver
             assert receiver is not None
@@ -264,7 +265,7 @@ class Follower:
         self.dropped += dropped
 
     def _refuse(self, reason: str) -> None:
-        self._wrong = ProtocolError(f"the stream {self.id!r} of {self.name!r}: {reason}")
+        self._wrong = f"the stream {self.id!r} of {self.name!r}: {reason}"
         if self._receiver is not None:
             self._receiver.cancel()
 

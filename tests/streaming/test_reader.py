@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
+import weakref
 from collections.abc import Callable
 from typing import Any
 
@@ -573,6 +575,28 @@ async def test_what_is_no_named_stream(lie: str, together: bool, surface: str) -
         await peer.send(p.chunk(id, [9, "crossed"]), p.end(id))
         assert await call(channel, peer) == "it lives"
         assert not channel.closed
+
+
+async def test_a_server_that_lied_leaves_no_reader_behind() -> None:
+    with without_collector():
+        async with p.scripted() as (channel, peer):
+            reader: Any = kk.streams(channel).subscribe("c", "x")
+            kept = weakref.ref(reader)
+            async with anyio.create_task_group() as tg:
+
+                async def read(reader: Any) -> None:
+                    for _ in range(2):
+                        with contextlib.suppress(kk.ProtocolError):
+                            await reader.receive()
+
+                tg.start_soon(read, reader)
+                id = (await peer.next())["id"]
+                await peer.send(p.opened(id), p.chunk(id, "no mark"))
+                assert (await peer.next()) == p.cancel(id)
+                await peer.send(p.end(id))
+            del reader
+            await all_blocked()
+            assert kept() is None
 
 
 async def call(channel: kk.RPCChannel, peer: p.Peer) -> Any:

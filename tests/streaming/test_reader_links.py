@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import gc
+import weakref
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -143,6 +145,19 @@ async def test_the_wish_for_what_is_new_alone_is_not_repeated() -> None:
             server.allowed = True
             assert await received(reader, 2) == [7, 8]
             assert reader.gaps == []
+
+
+async def test_a_connection_that_was_lost_is_not_kept() -> None:
+    async with served() as (server, link):
+        async with kk.streams(link).subscribe("c", "x") as reader:
+            server.write(1)
+            assert await reader.receive() == 1
+            kept = weakref.ref(link.channel)
+            await server.cut()
+            server.write(1)
+            assert await reader.receive() == 2
+            gc.collect()
+            assert kept() is None
 
 
 async def test_what_is_gone_meanwhile_is_told_as_a_gap() -> None:
