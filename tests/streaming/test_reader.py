@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import gc
 import weakref
 from collections.abc import Callable
 from typing import Any
@@ -462,7 +461,6 @@ async def test_a_reader_that_was_never_read_is_nothing() -> None:
             await all_blocked()
             assert stream.subscribers == 0
             assert not stream.signal.cancelled
-    gc.collect()
 
 
 # --- the connection ---------------------------------------------------------------------------------

@@ -271,7 +271,7 @@ values_of_all_kinds = json_values | cbor_values
 ids = st.integers(-(2**53), 2**53) | unicode_text.filter(lambda text: len(text.encode()) <= 256)
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(
     st.lists(values_of_all_kinds, min_size=1, max_size=6),
     ids,
@@ -297,7 +297,7 @@ def test_random_chunks(values: list[Any], id: Any, peer: str) -> None:
         assert b"\\ud" in wanted, "no text that is no Unicode"
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(values_of_all_kinds)
 def test_the_value_again(value: Any) -> None:
     try:
