@@ -43,9 +43,9 @@ class Line:
         """Let the given ends see that the connection is gone; what is under way to them may be `lost`."""
         for number in ends:
             end = self.ends[number]
-            end.broken = True
-            if lost:
-                end.incoming.data.clear()
+            if not end.broken:
+                end.broken = True
+                end.left = 0 if lost else len(end.incoming.data)
             end.incoming.change()
             end.outgoing.change()
 
@@ -58,21 +58,30 @@ class End(ByteStream):
         self.outgoing = outgoing
         self.stalled = False
         self.broken = False
+        self.left = 0
+        """Of a broken one: the bytes that were under way and are still to be read. What comes later is not."""
         self.closed = False
+
+    @property
+    def _there(self) -> int:
+        """Bytes that can be read."""
+        return self.left if self.broken else len(self.incoming.data)
 
     async def receive(self, max_bytes: int = 65536) -> bytes:
         await checkpoint()
         way = self.incoming
-        while not way.data or self.stalled:
+        while self.stalled or not self._there:
             if self.closed:
                 raise anyio.ClosedResourceError
-            if self.broken:
+            if self.broken and not self.left:
                 raise anyio.BrokenResourceError
             if way.closed and not way.data:
                 raise anyio.EndOfStream
             await way.changed.wait()
-        size = min(max_bytes, way.piece)
+        size = min(max_bytes, way.piece, self._there)
         data = bytes(way.data[:size])
+        if self.broken:
+            self.left -= size
         del way.data[:size]
         way.change()
         return data

@@ -1,7 +1,7 @@
 """Random schedules, the same for the same seed, and the shortest that still fails.
 
-Generating values takes Hypothesis longer than most schedules run; here a run is little more than what it tests.
-This module owns no test.
+Generating values takes Hypothesis longer than most schedules run; here a run is little more than what it
+tests. This module owns no test.
 """
 
 from __future__ import annotations
