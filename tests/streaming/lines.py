@@ -59,7 +59,7 @@ class End(ByteStream):
         self.stalled = False
         self.broken = False
         self.left = 0
-        """Of a broken one: the bytes that were under way and are still to be read. What comes later is not."""
+        """Of a broken one: the bytes that were under way and are to be read. What comes later is not."""
         self.closed = False
 
     @property
