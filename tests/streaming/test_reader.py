@@ -531,8 +531,7 @@ LIES: dict[str, tuple[list[Any], list[Any]]] = {
 }
 
 
-@pytest.mark.parametrize("surface", ["iterate", "receive"])
-@pytest.mark.parametrize("together", [True, False])
+@pytest.mark.parametrize(("surface", "together"), [("iterate", True), ("receive", False)])
 @pytest.mark.parametrize("lie", LIES)
 async def test_what_is_no_named_stream(lie: str, together: bool, surface: str) -> None:
     """What came before it is read, the stream is cancelled, and the channel lives (NST-20)."""
