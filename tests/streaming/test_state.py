@@ -315,6 +315,10 @@ async def test_a_client_is_refused_in_this_order() -> None:
         pieces = [("/b", {"type": "Uint8Array"}), ("/b/data", [1])]
         with pytest.raises(ValueError, match="bytes"):
             await api.mutate("s", 1, [{"op": "add", "path": path, "value": value} for path, value in pieces])
+        # Nor for a moment: it would be sent to those who follow.
+        with pytest.raises(ValueError, match="bytes"):
+            both = ({"type": "Uint8Array", "data": [1]}, 1)
+            await api.mutate("s", 1, [{"op": "add", "path": "/b", "value": value} for value in both])
         assert (state.version, state.value) == (1, {"a": 1})
     assert "mutate s state" in asked
 
