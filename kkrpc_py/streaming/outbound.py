@@ -24,7 +24,7 @@ __all__ = ["OutboundStream", "new_id"]
 
 T_contra = TypeVar("T_contra", contravariant=True)
 
-_TURN = 16
+_TURN = 64
 """Values after which a producer that only sends lets the subscribers' tasks run."""
 _LEAVING = 16
 """When so many of all subscribers, one in this, have left, it is looked at what the others still need."""
