@@ -622,3 +622,10 @@ async def test_a_broadcast_leaves_out_who_is_behind_or_cannot_take_it(
     assert [record.getMessage() for record in caplog.records] == [
         "DF0029: a client is behind with its events, and does not get all of them"
     ]
+
+
+async def test_the_first_reader_of_a_closed_channel_has_ended() -> None:
+    async with linked({"streams": kk.StreamHub()}) as (_, client):
+        pass
+    with anyio.fail_after(BOUND):
+        assert [event async for event in kk.events(client).on("late")] == []

@@ -206,6 +206,17 @@ async def test_what_is_replayed_does_not_count(overflow: Any) -> None:
         assert numbers(await subscriber.grant(1000)) == list(range(FIRST + 1, 203))
 
 
+async def test_nor_do_its_bytes() -> None:
+    _, stream = hub_of(subscription_bytes=1000)
+    for _ in range(9):
+        stream.write("x" * 100)
+    subscription = stream.subscribe(None, high_water_mark=100, overflow="error")
+    for _ in range(9):
+        stream.write("x" * 100)
+    stream.close()
+    assert len([chunk async for chunk in subscription]) == 1 + 18
+
+
 async def test_passing_the_mark_drops_what_is_replayed_first() -> None:
     hub, stream = hub_of()
     write(stream, 200)
@@ -327,6 +338,18 @@ async def test_a_producer_is_freed(how: str) -> None:
                 assert happened == ["closed", "closed"]
                 assert len(await subscriber.grant(100)) == 1
                 assert subscriber.end is not None
+
+
+async def test_after_the_end_nobody_waits_for_room() -> None:
+    hub, stream = hub_of()
+    async with scripted_client(hub) as client:
+        await exhaust(await client.subscribe("c", "x", overflow="block", highWaterMark=1), stream)
+        write(stream, 1)
+        with pytest.raises(kk.WouldBlock):
+            stream.write(None)
+        stream.close()
+        with anyio.fail_after(BOUND):
+            await stream.wait_room()
 
 
 async def test_a_send_that_is_cancelled_while_it_waits() -> None:

@@ -304,6 +304,21 @@ async def test_send_gives_the_readers_their_turn() -> None:
         assert got == list(range(30))
 
 
+async def test_the_smallest_mark_says_how_often_that_is() -> None:
+    async with streaming() as (stream, streams):
+        stream.subscribe(None, high_water_mark=1, overflow="latest")
+        reader = streams.subscribe("c", "x", high_water_mark=12, overflow="error")
+        async with reader, anyio.create_task_group() as tg:
+
+            async def send() -> None:
+                for number in range(40):
+                    await stream.send(number)
+                stream.close()
+
+            tg.start_soon(send)
+            assert await collected(reader) == list(range(40))
+
+
 async def test_send_is_found_waiting_by_a_cancellation() -> None:
     async with streaming() as (stream, _):
         with anyio.move_on_after(0) as scope:

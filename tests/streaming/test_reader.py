@@ -715,3 +715,12 @@ async def test_a_server_that_sends_without_end_is_held_up() -> None:
             assert call.owner.received <= 64
             assert await reader.receive() == 0
             assert len(reader.follower.ready) <= 64
+
+
+async def test_a_cancellation_that_is_the_producers_is_told_as_such() -> None:
+    hub = kk.StreamHub()
+    stream = hub.create("c").start("x")
+    stream.error(kk.CallCancelled("by the producer"))
+    async with linked({"streams": hub}) as (_, client):
+        with pytest.raises(kk.CallCancelled, match="by the producer"):
+            await kk.streams(client).subscribe("c", "x").receive()

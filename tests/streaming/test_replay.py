@@ -29,6 +29,18 @@ def write(stream: kk.OutboundStream[Any], count: int) -> None:
 # --- the window -------------------------------------------------------------------------------------
 
 
+async def test_the_newest_is_kept_however_large_it_is() -> None:
+    hub = kk.StreamHub(limits=Limits(subscription_bytes=100))
+    stream = hub.create("c").start("x")
+    for letter in "ab":
+        stream.write(letter * 200)
+    stream.close()
+    async with linked({"streams": hub}) as (_, client):
+        reader = kk.streams(client).subscribe("c", "x")
+        assert await collected(reader) == ["b" * 200]
+        assert [(gap.first, gap.last) for gap in reader.gaps] == [(1, 1)]
+
+
 async def test_every_window_and_every_place() -> None:
     hub = kk.StreamHub()
     async with linked({"streams": hub}) as (_, client):

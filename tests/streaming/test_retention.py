@@ -218,6 +218,19 @@ async def test_a_lost_connection_has_some_grace() -> None:
     assert stream.signal.cancelled
 
 
+async def test_one_that_is_started_again_leaves_nothing_of_the_first() -> None:
+    hub = kk.StreamHub()
+    chat = hub.create("c", closed_stream_retention=30)
+    first = chat.start("x")
+    first.close()
+    gone = weakref.ref(first)
+    with without_collector():
+        del first
+        chat.start("x")
+        await all_blocked()
+        assert gone() is None
+
+
 async def test_who_comes_back_in_time() -> None:
     hub = kk.StreamHub()
     stream = hub.create("c", reconnect_grace=10).start("x")
