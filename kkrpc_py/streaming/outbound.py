@@ -117,6 +117,7 @@ class OutboundStream(Producing[T_contra]):
         if self._since_turn >= self._turn:
             self._since_turn = 0
             await checkpoint()
+            await checkpoint()  # trio runs the tasks of one turn in any order: by now each has had its own
         else:
             await checkpoint_if_cancelled()
         while True:
