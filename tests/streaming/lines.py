@@ -33,6 +33,11 @@ class Line:
         there, back = _Way(capacity, piece), _Way(capacity, piece)
         self.ends = (End(there, back), End(back, there))
 
+    @property
+    def broken(self) -> bool:
+        """It has been cut, whoever has seen that."""
+        return any(end.broken for end in self.ends)
+
     def stall(self, stalled: bool) -> None:
         """Whether nothing arrives for now, in either direction."""
         for end in self.ends:

@@ -17,8 +17,9 @@ from kkrpc_py.channel import producer
 from kkrpc_py.core import credit
 from tests.streaming.schedules import Action, follow_all
 from tests.streaming.virtual import backend
-from tests.streaming.world import play
+from tests.streaming.world import SocketWorld, World, play
 
+LOOPS = ["asyncio", "trio", pytest.param("uvloop", marks=pytest.mark.slow)]
 OVERFLOWS = [
     ["drop_oldest", "drop_oldest", "latest", "block", "error"],
     ["drop_oldest", "latest"],
@@ -99,8 +100,11 @@ def make(chance: random.Random) -> tuple[dict[str, Any], list[Action]]:
     return settings, actions
 
 
-def follow(loop: str, settings: dict[str, Any], actions: list[Action]) -> None:
-    name, options = backend(loop)
+def follow(loop: str, settings: dict[str, Any], actions: list[Action], world: type[World] = World) -> None:
+    if world is World:
+        name, options = backend(loop)
+    else:  # time that passes by itself
+        name, options = loop.replace("uvloop", "asyncio"), {"use_uvloop": True} if loop == "uvloop" else {}
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(credit, "INITIAL_CHUNKS", settings["credit"][0])
         patch.setattr(credit, "INITIAL_BYTES", settings["credit"][1])
@@ -109,15 +113,26 @@ def follow(loop: str, settings: dict[str, Any], actions: list[Action]) -> None:
             import trio
 
             trio._core._run._r.seed(settings["seed"])
-        anyio.run(play, settings, actions, backend=name, backend_options=options)
+        anyio.run(play, world, settings, actions, backend=name, backend_options=options)
 
 
 @pytest.mark.parametrize("loop", ["asyncio", "trio"])
 def test_every_reader_accounts_for_every_value(loop: str) -> None:
-    follow_all(range(150), make, functools.partial(follow, loop))
+    follow_all(range(120), make, functools.partial(follow, loop))
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("loop", ["asyncio", "trio"])
 def test_every_reader_accounts_for_every_value_in_the_long_run(loop: str) -> None:
-    follow_all(range(150, 4_000), make, functools.partial(follow, loop))
+    follow_all(range(120, 4_000), make, functools.partial(follow, loop))
+
+
+@pytest.mark.parametrize("loop", LOOPS)
+def test_every_reader_accounts_for_every_value_over_sockets(loop: str) -> None:
+    follow_all(range(20), make, functools.partial(follow, loop, world=SocketWorld))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("loop", LOOPS)
+def test_every_reader_accounts_for_every_value_over_sockets_in_the_long_run(loop: str) -> None:
+    follow_all(range(20, 1_000), make, functools.partial(follow, loop, world=SocketWorld))

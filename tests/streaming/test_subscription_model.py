@@ -295,9 +295,9 @@ def follow(settings: dict[str, Any], actions: list[Action]) -> None:
 
 
 def test_it_gives_what_a_queue_for_each_subscriber_would() -> None:
-    follow_all(range(700), make, follow)
+    follow_all(range(500), make, follow)
 
 
 @pytest.mark.slow
 def test_it_gives_what_a_queue_for_each_subscriber_would_in_the_long_run() -> None:
-    follow_all(range(700, 30_000), make, follow)
+    follow_all(range(500, 30_000), make, follow)

@@ -8,7 +8,10 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import AsyncGenerator
+import socket
+import tempfile
+from collections.abc import AsyncGenerator, Callable
+from pathlib import Path
 from typing import Any
 
 import anyio
@@ -16,8 +19,10 @@ from anyio.abc import TaskGroup
 from anyio.lowlevel import checkpoint
 
 import kkrpc_py as kk
+from kkrpc_py.transports.sockets import SocketByteStream
 from tests.channel.harness import BOUND, assert_quiet, until
 from tests.streaming.lines import Line
+from tests.streaming.schedules import Action
 
 GRACE = 100 * BOUND
 """Seconds of grace that never end within a test."""
@@ -268,8 +273,10 @@ class World:
         self.streams: list[Stream] = []
         self._start()
         self.readings: list[Reading] = []
-        self.clients: dict[kk.RPCChannel, Line | None] = {}
-        self.servers: list[kk.RPCChannel] = []
+        self.clients: dict[kk.RPCChannel, Any] = {}
+        """Those that there were, each with its line."""
+        self.servers: dict[kk.RPCChannel, None] = {}
+        """The other ends of those that have subscribed."""
         self.links: list[kk.ReconnectingChannel] = []
         self.bare: list[kk.RPCChannel] = []
         self._closing = anyio.Event()
@@ -279,6 +286,7 @@ class World:
 
     def _granted(self, request: kk.StreamRequest) -> bool:
         self.stream.subscribed = True
+        self.servers[request.channel] = None
         return True
 
     def _start(self) -> None:
@@ -289,6 +297,11 @@ class World:
         return self.streams[-1]
 
     # Connections -----------------------------------------------------------------------------
+
+    @contextlib.asynccontextmanager
+    async def running(self) -> AsyncGenerator[None]:
+        """What the whole run needs."""
+        yield
 
     @contextlib.asynccontextmanager
     async def connect(self) -> AsyncGenerator[kk.RPCChannel]:
@@ -307,14 +320,12 @@ class World:
 
     async def _serve(self, server: kk.RPCChannel) -> None:
         async with server:
-            self.servers.append(server)
             await server.wait_closed()
 
     def is_cut(self, channel: kk.RPCChannel | None) -> bool:
         if channel is None or channel.closed:
             return True
-        line = self.clients[channel]
-        return line is not None and any(end.broken for end in line.ends)
+        return bool(self.clients[channel].broken)
 
     async def _link(self, *, task_status: Any) -> None:
         async with kk.reconnecting(self.connect, initial_delay=1e-6, max_delay=1e-6) as link:
@@ -394,12 +405,17 @@ class World:
         if line is not None:
             line.cut(*ends, lost=lost)
 
-    def _line(self, source: int) -> Line | None:
+    def _line(self, source: int) -> Any:
         sources = self._sources()
         found = sources[source % len(sources)]
         with contextlib.suppress(kk.ChannelClosed):
             return self.clients[found if isinstance(found, kk.RPCChannel) else found.channel]
         return None
+
+    @property
+    def _clients(self) -> list[kk.RPCChannel]:
+        """Those that are open."""
+        return [each for each in self.clients if not each.closed]
 
     async def finish(self, how: str) -> None:
         """The end. Who waits to send is told at once."""
@@ -431,13 +447,17 @@ class World:
             for call in server.connection.incoming.values()
         )
 
+    def _settled(self) -> bool:
+        """Each connection that there should be is there, at both ends, and no other."""
+        connected = len(self.links) + sum(not each.closed for each in self.bare)
+        return len(self._clients) == len(self.hub.channels) == connected
+
     async def end(self) -> None:
         """Everybody reads to the end, or leaves; then nothing is left."""
         for line in self.clients.values():
-            if line is not None:
-                line.stall(False)
-                if any(end.broken for end in line.ends):
-                    line.cut(0, 1, lost=False)
+            line.stall(False)
+            if line.broken:
+                line.cut(0, 1, lost=False)
         if self.settings["all_leave"]:
             for reading in self.readings:
                 reading.cancel("cancel")
@@ -452,11 +472,11 @@ class World:
         await until(lambda: not self._sending and all(each.outcome for each in self.readings))
         for reading in self.readings:
             reading.check()
-        live = [*(each for each in self.clients if not each.closed), *self.servers]
-        await assert_quiet(*(each for each in live if not each.closed and not self._is_cut_off(each)))
+        await until(self._settled)
+        await assert_quiet(*self._clients, *self.hub.channels)
         self.check()
         self._closing.set()
-        await until(lambda: all(each.closed for each in self.servers) and not self._asking())
+        await until(lambda: not self.hub.channels and not self._asking())
         for stream in self.streams:
             assert stream.real.subscribers == 0
             assert not stream.real._parked
@@ -465,25 +485,67 @@ class World:
         self.chat.close()
         assert self.chat.ids() == []
 
-    def _is_cut_off(self, channel: kk.RPCChannel) -> bool:
-        return any(
-            line is not None and any(end.broken for end in line.ends)
-            for line in self.clients.values()
-            if channel.byte_stream in (line.ends if line is not None else ())
-        )
+
+class SocketLine:
+    """A client's connection by a real socket: it can be cut, but neither stalled nor cut at one end alone."""
+
+    def __init__(self, connected: socket.socket) -> None:
+        self._socket = connected
+        self.broken = False
+
+    def stall(self, stalled: bool) -> None:
+        """Nothing: the system passes on what is there."""
+
+    def cut(self, *ends: int, lost: bool) -> None:
+        self.broken = True
+        with contextlib.suppress(OSError):
+            self._socket.shutdown(socket.SHUT_RDWR)
 
 
-async def play(settings: dict[str, Any], actions: list[tuple[Any, ...]], make: Any = World) -> None:
+class SocketWorld(World):
+    """The same over a Unix socket; the server accepts whoever comes."""
+
+    @contextlib.asynccontextmanager
+    async def running(self) -> AsyncGenerator[None]:
+        with tempfile.TemporaryDirectory() as folder:
+            self._path = str(Path(folder, "socket"))
+
+            async def serve(*, task_status: Any) -> None:
+                # After a client's last byte its subscriptions go on for a while: no wait for that here.
+                limits = kk.Limits(send_high_water=self.settings["high_water"], finish_seconds=0.01)
+                options: Any = {"codec": self.settings["codec"], "limits": limits}
+                await kk.serve_unix({"streams": self.hub}, self._path, task_status=task_status, **options)
+
+            async with anyio.create_task_group() as tasks:
+                await tasks.start(serve)
+                yield
+                tasks.cancel_scope.cancel()
+
+    @contextlib.asynccontextmanager
+    async def connect(self) -> AsyncGenerator[kk.RPCChannel]:
+        settings = self.settings
+        connected = socket.socket(socket.AF_UNIX)
+        connected.connect(self._path)
+        with connected.dup() as other:
+            stream = SocketByteStream(connected)
+            async with kk.RPCChannel(stream, hello=settings["hello"], codec=settings["codec"]) as client:
+                self.clients[client] = SocketLine(other)
+                yield client
+
+
+async def play(
+    make: Callable[[dict[str, Any], TaskGroup], World], settings: dict[str, Any], actions: list[Action]
+) -> None:
     """One run, in an event loop of its own."""
-    world = None
     with anyio.fail_after(BOUND):
         async with anyio.create_task_group() as tasks:
             world = make(settings, tasks)
-            for _ in range(settings["links"]):
-                await tasks.start(world._link)
-            for _ in range(settings["bare"]):
-                await tasks.start(world._bare)
-            for name, *arguments in actions:
-                await getattr(world, name)(*arguments)
-                world.check()
-            await world.end()
+            async with world.running():
+                for _ in range(settings["links"]):
+                    await tasks.start(world._link)
+                for _ in range(settings["bare"]):
+                    await tasks.start(world._bare)
+                for name, *arguments in actions:
+                    await getattr(world, name)(*arguments)
+                    world.check()
+                await world.end()
