@@ -31,8 +31,8 @@ MUTANTS = (
     Mutant(
         "one-namespace", "CALL-1", "a path has two segments at most",
         _EXPOSE,
-        '        for segment in parents.split("."):\n            owner = namespace_at(owner, segment)\n            if owner is MISSING:\n',
-        '        for segment in parents.split("."):\n            found = namespace_at(owner, segment) if owner is self._api else MISSING\n            owner = found\n            if owner is MISSING:\n',
+        '            owner = namespace_at(owner, segment)\n            if owner is MISSING:\n                raise MethodNotFound(f"{what}',
+        '            owner = namespace_at(owner, segment) if owner is self._api else MISSING\n            if owner is MISSING:\n                raise MethodNotFound(f"{what}',
     ),
     Mutant(
         "answers-in-order", "CALL-2", "an answer waits for those of earlier calls (but for the kit's own)",
