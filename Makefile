@@ -9,6 +9,8 @@ BIN := $(VENV)/bin
 NODE_DIR := tests/node
 BENCH_NODE_DIR := benchmarks/peers/node
 PYTEST_ARGS ?=
+# Tests start processes of their own, and bound their waits: more at once than processors makes them late.
+PYTEST_WORKERS ?= auto
 BENCH_ARGS ?=
 CONFORMANCE_ARGS ?=
 
@@ -56,7 +58,7 @@ demo: $(VENV)/.run
 	@$(BIN)/kkrpc-py demo $(DIR)
 
 test: $(VENV)/.dev node
-	$(BIN)/python -m pytest -q $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -q -n $(PYTEST_WORKERS) --dist worksteal $(PYTEST_ARGS)
 
 test-all: coverage
 

@@ -122,8 +122,8 @@ class StreamHub:
 
         :param replay_window: chunks of each stream that are kept for those who subscribe later.
         :param closed_stream_retention: seconds for which a stream is kept after its end.
-        :param reconnect_grace: seconds for which the last subscriber may be gone, its connection lost, before
-            the producer's signal is set; who cancels has no grace.
+        :param reconnect_grace: seconds for which a subscriber may be gone, its connection lost, before a
+            stream without any other sets its signal; who cancels has no grace.
         :param authorize: decides who may subscribe or upload: a function of a `StreamRequest`, maybe async.
         """
         if not isinstance(name, str):

@@ -6,6 +6,7 @@ import secrets
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from anyio import current_time
 from anyio.lowlevel import checkpoint, checkpoint_if_cancelled
 
 from kkrpc_py.channel.parking import Signal, current_parking
@@ -88,6 +89,8 @@ class OutboundStream(Producing[T_contra]):
         self._look_at_chunks = 0
         self._look_at_bytes = 0
         self._call_off: Callable[[], None] | None = None
+        self._back_until = 0.0
+        """The time up to which a subscriber whose connection was lost may come back."""
 
     # The producer's side -------------------------------------------------------------------
 
@@ -184,6 +187,8 @@ class OutboundStream(Producing[T_contra]):
             self._room_until = 0
         self._turn = min(self._turn, high_water_mark)
         self._call_off_signal()
+        if channel is not None:
+            channel.when_closed(subscription.gone)
         return subscription
 
     def leave(self, subscription: Subscription) -> None:
@@ -191,6 +196,11 @@ class OutboundStream(Producing[T_contra]):
         if subscription not in self._subscriptions:
             return
         del self._subscriptions[subscription]
+        channel = subscription.channel
+        if channel is not None:
+            channel.forget_closed(subscription.gone)
+            if self._reconnect_grace and channel.closed:
+                self._back_until = current_time() + self._reconnect_grace
         if subscription in self._blocking:
             del self._blocking[subscription]
             self._wake_writers()
@@ -201,8 +211,9 @@ class OutboundStream(Producing[T_contra]):
         if self._subscriptions or self._closed:
             return
         self._turn = _TURN
-        if self._reconnect_grace and subscription.channel is not None and subscription.channel.closed:
-            self._call_off = call_later(self._reconnect_grace, self.signal.set)
+        patience = self._back_until - current_time() if self._back_until else 0
+        if patience > 0:
+            self._call_off = call_later(patience, self.signal.set)
         else:
             self.signal.set()
 

@@ -146,7 +146,7 @@ class Subscription:
         if self.overflow == "block" or self.fits(log.next):
             return self._next
         kept = max(log.next - self._high_water, log.newest(self._stream.most_bytes))
-        return max(min(kept, log.next - 1), self._next)
+        return max(min(kept, log.next - 1), self._next, log.first)
 
     @property
     def room_until(self) -> int:
@@ -159,6 +159,16 @@ class Subscription:
         if next > self.room_until or self._next < log.first:  # some of it is forgotten: it did not fit
             return False
         return log.size <= most or log.bytes_from(max(self._next, self._replay_end)) <= most
+
+    def gone(self) -> None:
+        """Its channel is closed: it does not count any more, though it may yet be read for a moment.
+
+        That is where the peer has sent its last byte and reads on (CLS-2). Nothing is kept for it.
+        """
+        self._stream.leave(self)
+        self._seen = 0
+        if self.overflow == "block":
+            self.overflow = "drop_oldest"
 
     async def aclose(self) -> None:
         self._stream.leave(self)

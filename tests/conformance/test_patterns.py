@@ -19,6 +19,7 @@ from kkrpc_py.conformance.patterns import (
     resolve,
     types,
 )
+from tests.naming import shown
 
 BYTES = Words({"bytes": "00ff"})
 ONE = {"float": "3ff0000000000000"}
@@ -149,7 +150,7 @@ def test_a_match(pattern: Any, value: Any) -> None:
         ({"$tagged": {"int": "1"}}, {"int": "1", "text": "x"}, ""),
         ({"$tagged": {"map": [[{"int": "1"}, {"int": "2"}]]}}, {"map": [[{"int": "1"}]]}, ""),
     ],
-    ids=str,
+    ids=shown,
 )
 def test_a_mismatch_and_its_path(pattern: Any, value: Any, path: str) -> None:
     found = match(pattern, value, Context({"n": 5, "t": True, "o": {"a": [1, {"b": 2}]}}))

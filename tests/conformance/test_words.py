@@ -14,6 +14,7 @@ from uuid import UUID
 import pytest
 
 from kkrpc_py.conformance.words import BadWords, from_words, to_words
+from tests.naming import shown
 
 UTC = datetime.UTC
 WEST = datetime.timezone(-datetime.timedelta(hours=3, minutes=30))
@@ -148,7 +149,7 @@ def test_what_names_no_value(words: Any) -> None:
         from_words(words)
 
 
-@pytest.mark.parametrize("value", [object(), print, array("u", "x"), [object()]], ids=repr)
+@pytest.mark.parametrize("value", [object(), print, array("u", "x"), [object()]], ids=shown)
 def test_what_has_no_words(value: Any) -> None:
     with pytest.raises(TypeError, match="no words"):
         to_words(value)

@@ -5,7 +5,9 @@ The clients here speak in bytes: the credit of a stream is what they say it is, 
 
 from __future__ import annotations
 
+import contextlib
 import gc
+import json
 import logging
 from typing import Any
 
@@ -15,6 +17,7 @@ from anyio.lowlevel import checkpoint
 
 import kkrpc_py as kk
 from kkrpc_py.limits import Limits
+from kkrpc_py.transports.memory import memory_byte_streams
 from kkrpc_py.wire.shared import Shared
 from tests.channel.harness import BOUND, linked, until
 from tests.streaming.scripts import (
@@ -683,3 +686,67 @@ async def test_collected_by_name() -> None:
             stream.close()
             assert await collected(reader) == [9, 10]
             assert (reader.dropped, reader.last_seq) == (8, 10)
+
+
+# --- who is gone ------------------------------------------------------------------------------------
+
+
+async def test_who_is_gone_holds_up_nobody_any_more() -> None:
+    """Not even for the moment in which its side of the connection is still served (CLS-2)."""
+    hub = kk.StreamHub()
+    stream = hub.create("c").start("x")
+    limits = kk.Limits(finish_seconds=1000)
+    ours, theirs = memory_byte_streams()
+    async with kk.RPCChannel(ours, expose={"streams": hub}, hello=False, limits=limits):
+        async with kk.RPCChannel(theirs) as client:
+            reader = kk.streams(client).subscribe("c", "x", overflow="block", high_water_mark=2)
+            await reader.__aenter__()
+            with pytest.raises(kk.WouldBlock):
+                for number in range(1000):
+                    stream.write(number)
+            await client.aclose()
+        with anyio.fail_after(BOUND):
+            await stream.signal
+            assert stream.subscribers == 0
+            await stream.send("there is room")
+
+
+@pytest.mark.parametrize("overflow", ["drop_oldest", "latest", "block", "error"])
+async def test_who_sends_no_more_and_reads_on_gets_nothing_wrong(overflow: str) -> None:
+    """A peer that has closed its sending side is served for a moment: each number comes with its value."""
+    hub = kk.StreamHub()
+    stream = hub.create("c", replay_window=0).start("x")
+    ours, theirs = memory_byte_streams()
+    limits = kk.Limits(finish_seconds=0.2)
+    sent: list[bytes] = []
+
+    async def read() -> None:
+        with contextlib.suppress(anyio.EndOfStream):
+            while True:
+                sent.append(await theirs.receive())
+
+    with anyio.fail_after(BOUND):
+        async with (
+            anyio.create_task_group() as tasks,
+            kk.RPCChannel(ours, expose={"streams": hub}, hello=False, limits=limits) as server,
+        ):
+            tasks.start_soon(read)
+            call = {"id": "1", "method": "streams.subscribe", "type": "request"}
+            options = {"overflow": overflow, "highWaterMark": 2}
+            await theirs.send(json.dumps(call | {"args": ["c", "x", options]}).encode() + b"\n")
+            await until(lambda: stream.subscribers == 1)
+            stream.write(1)
+            await theirs.send_eof()
+            await until(lambda: stream.subscribers == 0)
+            for number in range(2, 200):
+                stream.write(number)
+                if number % 3 == 0:
+                    await checkpoint()
+            await server.wait_closed()
+    messages = [json.loads(line) for line in b"".join(sent).splitlines() if line]
+    assert all(message["type"] != "stream-end" for message in messages)
+    chunks = [m["args"]["value"] for m in messages if m["type"] == "stream-chunk"][1:]
+    numbers = [number for number, value in chunks if number == value]
+    assert len(numbers) == len(chunks) > 0
+    assert numbers == sorted(set(numbers))
+    await theirs.aclose()

@@ -17,6 +17,7 @@ import pytest
 from kkrpc_py.errors import NotSerializable
 from kkrpc_py.wire import js
 from kkrpc_py.wire.lowering import Lowering, restored
+from tests.naming import shown
 
 
 class Colour(enum.Enum):
@@ -184,7 +185,7 @@ def test_names_are_replaced_wherever_they_stand_as_values() -> None:
         np.datetime64("2024-01-01", "ns"), np.timedelta64(5, "ns"), np.datetime64("NaT"), np.longdouble(1),
         np.ma.masked_array([1, 2], mask=[0, 1]), np.array([np.datetime64("2024")]), np.array([object()]),
     ],
-    ids=repr,
+    ids=shown,
 )  # fmt: skip
 def test_numpy_values_that_would_become_others_stay_what_they_are(value: Any) -> None:
     assert lowered(value) is value

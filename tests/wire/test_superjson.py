@@ -50,6 +50,7 @@ from kkrpc_py.wire.messages import (
     StreamOpened,
 )
 from kkrpc_py.wire.superjson import escaped, parse_path
+from tests.naming import shown
 
 UTC = dt.UTC
 LIMITS = Limits(frame=100_000, depth=24, digits=60)
@@ -182,7 +183,7 @@ MAPPED: list[tuple[Any, Any]] = [
 ]
 
 
-@pytest.mark.parametrize(("value", "arrives"), MAPPED, ids=repr)
+@pytest.mark.parametrize(("value", "arrives"), MAPPED, ids=shown)
 def test_a_value_arrives_as_its_counterpart(value: Any, arrives: Any) -> None:
     got = back(value)
     assert type(got) is type(arrives)
