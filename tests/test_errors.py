@@ -37,6 +37,7 @@ from kkrpc_py.errors import (
     error_from_wire,
     error_to_wire,
 )
+from tests.naming import shown
 
 
 def crossed(exc: BaseException, *classes: type[Exception], tracebacks: bool = False) -> KkrpcError:
@@ -444,7 +445,7 @@ class AWarning(UserWarning):
         GeneratorExit, StopIteration, StopAsyncIteration, Steering, ExceptionGroup, BaseExceptionGroup,
         AGroup, Warning, AWarning,
     ],
-    ids=repr,
+    ids=shown,
 )  # fmt: skip
 def test_what_is_no_class_to_raise_is_refused(given: Any) -> None:
     with pytest.raises(TypeError):
@@ -625,7 +626,7 @@ def test_what_was_being_handled_is_in_the_traceback_alone() -> None:
 @pytest.mark.parametrize(
     "cause",
     [None, "disk full", 28, [], {}, {"reason": "x", "errno": 28}, {"name": "E"}, {"name": 1, "message": "m"}],
-    ids=repr,
+    ids=shown,
 )
 def test_a_cause_that_is_no_error_is_a_value(cause: Any) -> None:
     found = error_from_wire(ErrorValue("Error", "text", cause=cause))

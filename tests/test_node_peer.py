@@ -17,6 +17,7 @@ import anyio
 import pytest
 
 import kkrpc_py as kk
+from tests.naming import shown
 
 pytestmark = pytest.mark.anyio
 
@@ -141,7 +142,7 @@ async def test_calls_reach_a_node_child(tmp_path: Path) -> None:
         bytes(range(256)),
         {"nested": [b"\x01\xfa"]},
     ],
-    ids=repr,
+    ids=shown,
 )
 async def test_values_come_back_unchanged(tmp_path: Path, value: Any) -> None:
     with anyio.fail_after(BOUND):

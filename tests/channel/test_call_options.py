@@ -15,6 +15,7 @@ import pytest
 import kkrpc_py as kk
 from kkrpc_py.transports.memory import memory_byte_streams
 from tests.channel.harness import BOUND, Log, handler_threads, linked, threads_gone, until
+from tests.naming import shown
 
 pytestmark = pytest.mark.anyio
 
@@ -644,7 +645,7 @@ async def test_notices_that_nobody_reads_are_bounded(caplog: pytest.LogCaptureFi
     "options",
     [{"codec": "CBOR"}, {"codec": None}, {"timeout": "2"}, {"timeout": -1}, {"timeout": float("nan")},
      {"metadata": 5}, {"encode": {}}, {"decode": "x"}, {"on_call": 1}, {"errors": [5]}],
-    ids=repr,
+    ids=shown,
 )  # fmt: skip
 async def test_options_that_are_none_are_refused_at_once(options: dict[str, Any]) -> None:
     near, far = memory_byte_streams()

@@ -17,6 +17,7 @@ from kkrpc_py.conformance.cbor import BadCbor, Words, words_of
 from kkrpc_py.conformance.cbor import loads as cbor_loads
 from kkrpc_py.conformance.wire import Broken, Item, Message, Noise, Splitter, cbor_frame, padded
 from kkrpc_py.conformance.words import to_words
+from tests.naming import shown
 
 LINE = b'{"id":"a","method":"","args":{"result":1},"type":"response","version":"json"}'
 CBOR = cbor2.dumps({"id": "b", "method": "", "args": {"value": b"\n\xd8\x18"}, "type": "stream-chunk"})
@@ -168,7 +169,7 @@ def test_noise_after_a_cbor_frame_is_a_fault() -> None:
 
 
 @pytest.mark.parametrize(
-    "rest", [b"{", b" \t{", b"\xef\xbb\xbf{", b"\n{", b"\xd8\x18", cbor_frame(CBOR)[:-1]], ids=repr
+    "rest", [b"{", b" \t{", b"\xef\xbb\xbf{", b"\n{", b"\xd8\x18", cbor_frame(CBOR)[:-1]], ids=shown
 )
 def test_half_a_frame(rest: bytes) -> None:
     splitter = Splitter()
@@ -177,7 +178,7 @@ def test_half_a_frame(rest: bytes) -> None:
     assert splitter.has_half()
 
 
-@pytest.mark.parametrize("rest", [b"", b"noise {", b"\xd8", b" ", cbor_frame(CBOR), LINE + b"\n"], ids=repr)
+@pytest.mark.parametrize("rest", [b"", b"noise {", b"\xd8", b" ", cbor_frame(CBOR), LINE + b"\n"], ids=shown)
 def test_no_half_of_a_frame(rest: bytes) -> None:
     splitter = Splitter()
     list(splitter.feed(rest))

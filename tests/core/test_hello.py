@@ -24,6 +24,7 @@ from tests.core.peers import (
     request,
     response,
 )
+from tests.naming import shown
 
 ALL = frozenset(ALL_FEATURES)
 
@@ -96,7 +97,7 @@ def speaks_stock(peer: Peer) -> None:
     assert not connection.outgoing
 
 
-@pytest.mark.parametrize("value", NO_HELLO, ids=repr)
+@pytest.mark.parametrize("value", NO_HELLO, ids=shown)
 def test_another_value_for_an_answer_means_stock_hel_4(value: Any) -> None:
     peer = Peer(pending=True)
     assert peer.send(response(peer.hello_id, result=value)) == [ev.Settled()]
@@ -168,7 +169,7 @@ def test_a_second_hello_is_answered_and_changes_nothing_hel_7() -> None:
     assert peer.connection.violations == 0
 
 
-@pytest.mark.parametrize("args", [[], [{}, {}], *[[value] for value in NO_HELLO]], ids=repr)
+@pytest.mark.parametrize("args", [[], [{}, {}], *[[value] for value in NO_HELLO]], ids=shown)
 def test_a_malformed_hello_is_an_error_and_agrees_on_nothing_hel_4(args: Any) -> None:
     peer = Peer()
     [event] = peer.send(request("h", "kkrpc.hello", args))

@@ -29,6 +29,7 @@ from tests.core.peers import (
     response,
     stream_error,
 )
+from tests.naming import shown
 
 BOTH = pytest.mark.parametrize("agreed", [False, True], ids=["stock", "agreed"])
 WRONG_IDS: list[Any] = [1.0, True, None, [], {}, "x" * 257, "é" * 129, 10**256]
@@ -371,7 +372,7 @@ def test_an_unreadable_answer_answers_a_cancel_too_can_4(fields: dict[str, Any])
 
 
 @BOTH
-@pytest.mark.parametrize("values", [[], {}, 5, None], ids=repr)
+@pytest.mark.parametrize("values", [[], {}, 5, None], ids=shown)
 def test_an_unreadable_chunk_fails_its_stream_after_what_came_msg_4(agreed: bool, values: Any) -> None:
     peer = Peer(agreed=agreed)
     call = peer.call(opened_=True)

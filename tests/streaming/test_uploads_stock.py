@@ -18,6 +18,7 @@ from anyio.lowlevel import checkpoint
 import kkrpc_py as kk
 from tests.channel.harness import BOUND, linked, until, without_collector
 from tests.channel.peer import Peer, cancel, hello, request, result, scripted
+from tests.naming import shown
 from tests.streaming.test_uploads import API, Reading
 
 pytestmark = pytest.mark.anyio
@@ -410,7 +411,7 @@ async def test_a_client_that_goes_is_told_to_the_reader_after_what_came(ends: st
 
 
 @pytest.mark.parametrize("method", ["write", "close", "error"])
-@pytest.mark.parametrize("id", ["", "nobody's", None, 1, True, 1.5, ["x"], {"x": 1}], ids=repr)
+@pytest.mark.parametrize("id", ["", "nobody's", None, 1, True, 1.5, ["x"], {"x": 1}], ids=shown)
 async def test_ids_that_are_none_look_alike(method: str, id: Any) -> None:
     args = {"write": (1, "x"), "close": (), "error": ("x",)}[method]
     async with stock() as it:

@@ -17,6 +17,7 @@ from kkrpc_py.wire.codec import Decoder, Encoder
 from kkrpc_py.wire.framing import LARGE, cbor_frame
 from kkrpc_py.wire.large import large_mapping, large_pieces
 from kkrpc_py.wire.messages import Chunks, Message, Noise, Result
+from tests.naming import shown
 
 SIZES = [LARGE + 1, 65_535, 65_536, 300_000]
 
@@ -85,7 +86,7 @@ def test_a_large_byte_string_is_written_and_read_as_ever(make: Any, id: str, siz
         Result("1", [bytes(2 * LARGE)]),
         Result("1"),
     ],
-    ids=repr,
+    ids=shown,
 )
 def test_anything_else_goes_the_ordinary_way(message: Message) -> None:
     assert large_pieces(message) is None

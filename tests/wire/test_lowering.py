@@ -81,7 +81,7 @@ def lowered(value: Any, encode: Any = None, depth: int = 128) -> Any:
         (np.array([[1, 2], [3, 4]]), [[1, 2], [3, 4]]),
         (np.array(["a", "b"]), ["a", "b"]),
     ],
-    ids=repr,
+    ids=shown,
 )
 def test_what_is_known_becomes_plain(value: Any, plain: Any) -> None:
     got = lowered(value)

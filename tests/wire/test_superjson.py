@@ -148,7 +148,7 @@ EXACT: list[Any] = [
 ]
 
 
-@pytest.mark.parametrize("value", EXACT, ids=repr)
+@pytest.mark.parametrize("value", EXACT, ids=shown)
 @pytest.mark.parametrize("stock", [True, False])
 def test_a_value_comes_back_as_it_was(value: Any, stock: bool) -> None:
     got = back(value, stock=stock)
