@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -89,8 +90,8 @@ class OutboundStream(Producing[T_contra]):
         self._look_at_chunks = 0
         self._look_at_bytes = 0
         self._call_off: Callable[[], None] | None = None
-        self._back_until = 0.0
-        """The time up to which a subscriber whose connection was lost may come back."""
+        self._missing: deque[float] = deque()
+        """The times up to which subscribers whose connections were lost may come back, in order."""
 
     # The producer's side -------------------------------------------------------------------
 
@@ -187,6 +188,8 @@ class OutboundStream(Producing[T_contra]):
             self._room_until = 0
         self._turn = min(self._turn, high_water_mark)
         self._call_off_signal()
+        if epoch == self.epoch and self._missing:
+            self._missing.popleft()  # it is back
         if channel is not None:
             channel.when_closed(subscription.gone)
         return subscription
@@ -200,7 +203,7 @@ class OutboundStream(Producing[T_contra]):
         if channel is not None:
             channel.forget_closed(subscription.gone)
             if self._reconnect_grace and channel.closed:
-                self._back_until = current_time() + self._reconnect_grace
+                self._miss()
         if subscription in self._blocking:
             del self._blocking[subscription]
             self._wake_writers()
@@ -211,7 +214,7 @@ class OutboundStream(Producing[T_contra]):
         if self._subscriptions or self._closed:
             return
         self._turn = _TURN
-        patience = self._back_until - current_time() if self._back_until else 0
+        patience = self._missing[-1] - current_time() if self._missing else 0
         if patience > 0:
             self._call_off = call_later(patience, self.signal.set)
         else:
@@ -242,6 +245,12 @@ class OutboundStream(Producing[T_contra]):
             return True  # who takes something meanwhile makes it more
         self._room_until = min((each.room_until for each in self._blocking), default=log.next + 1)
         return log.next < self._room_until and all(each.fits(log.next) for each in self._blocking)
+
+    def _miss(self) -> None:
+        now = current_time()
+        while self._missing and self._missing[0] <= now:
+            self._missing.popleft()
+        self._missing.append(now + self._reconnect_grace)
 
     def _call_off_signal(self) -> None:
         if self._call_off is not None:
