@@ -28,7 +28,7 @@ from benchmarks.loops import LOOPS
 async def read(values: AsyncIterator[Any], received: list[tuple[int, Any]]) -> None:
     count = 0
     last = None
-    async for last in values:  # noqa: B007
+    async for last in values:  # noqa: B007 - the last one is looked at
         count += 1
     received.append((count, last))
 

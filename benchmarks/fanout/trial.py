@@ -77,7 +77,7 @@ async def serving(exposed: dict[str, Any], path: str) -> AsyncGenerator[None]:
 
 async def subscribed(stream: Feed, subscribers: int) -> None:
     """Wait until so many are there."""
-    while stream.subscribers < subscribers:  # noqa: ASYNC110
+    while stream.subscribers < subscribers:  # noqa: ASYNC110 - they are other processes
         await anyio.sleep(0.01)
 
 

@@ -186,7 +186,7 @@ class OutboundStream(Producing[T_contra]):
         if subscription.overflow == "block":
             self._blocking[subscription] = None
             self._room_until = 0
-        self._turn = min(self._turn, high_water_mark)
+        self._turn = min(self._turn, subscription.turn)
         self._call_off_signal()
         if epoch == self.epoch and self._missing:
             self._missing.popleft()  # it is back
@@ -213,7 +213,6 @@ class OutboundStream(Producing[T_contra]):
             self._forget()
         if self._subscriptions or self._closed:
             return
-        self._turn = _TURN
         patience = self._missing[-1] - current_time() if self._missing else 0
         if patience > 0:
             self._call_off = call_later(patience, self.signal.set)
@@ -271,6 +270,7 @@ class OutboundStream(Producing[T_contra]):
         """Keep what the replay window and the subscribers need, and no more."""
         log = self.log
         self._left = 0
+        self._turn = min([_TURN, *(each.turn for each in self._subscriptions)])
         floors = [subscription.floor for subscription in self._subscriptions]
         log.forget(min(self.replayed_from, *floors, log.next))
         self._look_at_chunks = len(log) + _SLACK_CHUNKS

@@ -41,6 +41,7 @@ class Subscription:
         "_stream",
         "channel",
         "overflow",
+        "turn",
     )
 
     def __init__(
@@ -63,6 +64,8 @@ class Subscription:
         self._stream = stream
         self._log = log = stream.log
         self._high_water = 1 if overflow == "latest" else high_water_mark
+        self.turn = high_water_mark
+        """After so many values a producer that never waits by itself lets it be read."""
         start = max(after + 1, stream.replayed_from)
         self._next = start
         self._seen = 0

@@ -77,8 +77,8 @@ class CborWriter:
         self._rules.demand(value, root)
         return _converted(value)
 
-    def dumps(self, mapping: dict[str, Any]) -> bytes:
-        """The payload of a message whose values were fitted; `UnicodeEncodeError` as `fit` says."""
+    def dumps(self, mapping: Any) -> bytes:
+        """The payload of a message, or of one value, that was fitted; `UnicodeEncodeError` as `fit` says."""
         return cbor2.dumps(mapping)
 
 

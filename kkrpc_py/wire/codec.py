@@ -8,7 +8,7 @@ peer.
 from __future__ import annotations
 
 import functools
-from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias, cast
 
 import msgspec
 
@@ -141,25 +141,19 @@ class Encoder:
         values: list[Shared] = message.values
         if self.pending or not _SHARED.issuperset(map(type, values)) or not all_within(values, self._limits):
             return None
-        forms: list[bytes | None] = []
         writer = self._to_stock if self.stock else self._to_peer
         if self.writes_superjson:
-            forms = [value.form(STOCK_SUPERJSON if self.stock else SUPERJSON) for value in values]
-            if None in forms:
-                return None
-            id = writer.dumps(message.id)  # type: ignore[arg-type]
-            return self._as_line(superjson_chunks(id, forms))  # type: ignore[arg-type]
+            forms = _forms(values, STOCK_SUPERJSON if self.stock else SUPERJSON)
+            return None if forms is None else self._as_line(superjson_chunks(writer.dumps(message.id), forms))
+        forms = None
         if self._codec != "cbor":
-            forms = [value.form(STOCK if self.stock else JSON) for value in values]
-            if None in forms and not self.cbor:
-                forms = [value.form(STOCK_BYTES if self.stock else WITH_BYTES) for value in values]
-        if self.cbor and (not forms or None in forms):
-            forms = [value.form(CBOR) for value in values]
-            if None not in forms:
-                return self._framed(*cbor_chunks(message.id, forms))  # type: ignore[arg-type]
-        if None in forms:
-            return None
-        return self._as_line(json_chunks(writer.dumps(message.id), forms))  # type: ignore[arg-type]
+            forms = _forms(values, STOCK if self.stock else JSON)
+            if forms is None and not self.cbor:
+                forms = _forms(values, STOCK_BYTES if self.stock else WITH_BYTES)
+        if forms is not None:
+            return self._as_line(json_chunks(writer.dumps(message.id), forms))
+        forms = _forms(values, CBOR) if self.cbor else None
+        return None if forms is None else self._framed(*cbor_chunks(message.id, forms))
 
     def _encode(self, message: Message) -> bytes:
         if self.cbor and (pieces := large_pieces(message)) is not None:
@@ -284,6 +278,12 @@ class Encoder:
 
     def _too_large(self, size: int) -> LimitExceeded:
         return LimitExceeded(f"the message takes {size} bytes; Limits.frame is {self._limit}")
+
+
+def _forms(values: list[Shared], form: int) -> list[bytes] | None:
+    """All of them in that form; None where one cannot be."""
+    forms = [value.form(form) for value in values]
+    return None if None in forms else cast("list[bytes]", forms)
 
 
 def _as_it_is(value: Any, _root: str) -> Any:

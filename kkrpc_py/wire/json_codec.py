@@ -116,8 +116,8 @@ class JsonWriter:
         self._rules.demand(value, root)
         return _with_bytes_form(value, root, self._depth)
 
-    def dumps(self, mapping: dict[str, Any]) -> bytes:
-        """The text of a message whose values were fitted, without line feed.
+    def dumps(self, mapping: Any) -> bytes:
+        """The text of a message whose values were fitted, or of one such value, without line feed.
 
         `UnicodeEncodeError` if there are unpaired surrogates in it: then `dumps_unpaired` is to be
         used, on values that `fit_checked` has fitted.
@@ -128,7 +128,7 @@ class JsonWriter:
             text = _NOT_ASCII.sub(_escape, text.decode()).encode()
         return text
 
-    def dumps_unpaired(self, mapping: dict[str, Any]) -> bytes:
+    def dumps_unpaired(self, mapping: Any) -> bytes:
         """As `dumps`, for text that is no Unicode; JavaScript allows it, and escapes express it."""
         return json.dumps(mapping, separators=(",", ":"), allow_nan=False, check_circular=False).encode()
 

@@ -425,7 +425,7 @@ async def test_who_wants_to_know_is_told_once_that_it_is_over() -> None:
     told: list[str] = []
     async with linked(API()) as (server, client):
         for name in ("first", "second", "third"):
-            client.when_closed(lambda name=name: told.append(f"{name} {client.closed}"))  # type: ignore[misc]
+            client.when_closed(lambda name=name: told.append(f"{name} {client.closed}"))  # type: ignore[misc]  # a lambda with a default
         server.when_closed(lambda: told.append("server"))
         assert await client.remote().add(1, 2) == 3
         assert told == []

@@ -27,7 +27,7 @@ async def all_blocked() -> None:
         return
     current: Any = asyncio.current_task()
     while any(
-        task is not current and (task._fut_waiter is None or task._fut_waiter.done())  # type: ignore[attr-defined]
+        task is not current and (task._fut_waiter is None or task._fut_waiter.done())  # type: ignore[attr-defined]  # of asyncio alone
         for task in asyncio.all_tasks()
     ):
         await asyncio.sleep(0)

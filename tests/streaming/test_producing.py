@@ -318,6 +318,27 @@ async def test_the_smallest_mark_says_how_often_that_is() -> None:
             assert await collected(reader) == list(range(40))
 
 
+async def test_a_small_mark_that_is_gone_costs_nothing_any_more() -> None:
+    """How often `send` gives way hangs on those who are there, not on whoever has been."""
+    async with streaming() as (stream, streams):
+        turns = 0
+        async with streams.subscribe("c", "x", high_water_mark=1000), anyio.create_task_group() as tg:
+            small = stream.subscribe(None, high_water_mark=1, overflow="error")
+            stream.leave(small)
+
+            async def count() -> None:
+                nonlocal turns
+                while True:
+                    await checkpoint()
+                    turns += 1
+
+            tg.start_soon(count)
+            for number in range(300):
+                await stream.send(number)
+            tg.cancel_scope.cancel()
+        assert turns < 50
+
+
 async def test_send_is_found_waiting_by_a_cancellation() -> None:
     async with streaming() as (stream, _):
         with anyio.move_on_after(0) as scope:
@@ -428,7 +449,7 @@ async def test_a_source_that_has_no_generator() -> None:
 async def test_what_is_no_source() -> None:
     async with streaming() as (stream, _):
         with pytest.raises(TypeError):
-            await stream.pipe_from([1, 2])  # type: ignore[arg-type]
+            await stream.pipe_from([1, 2])  # type: ignore[arg-type]  # the mistake
         assert not stream.closed or stream.log.next == 1
 
 

@@ -450,7 +450,7 @@ async def test_the_cancel_of_a_call_goes_to_the_channel_that_it_was_sent_by() ->
             tasks.start_soon(api.never)
             await anyio.sleep(1)
             async with kk.memory_pair(peer.api) as (_, other):
-                other.connection.cancel = lambda call: cancelled.append(call)  # type: ignore[method-assign]
+                other.connection.cancel = lambda call: cancelled.append(call)  # type: ignore[method-assign]  # to see who is told
                 link._channel = other
                 tasks.cancel_scope.cancel()
                 with anyio.CancelScope(shield=True):

@@ -589,6 +589,21 @@ async def test_what_was_under_way_fails_and_is_not_repeated() -> None:
             assert (len(asked), state.version) == (1, 2)
 
 
+async def test_a_state_that_is_closed_while_it_is_asked_who_may_is_unknown() -> None:
+    def authorize(request: kk.StreamRequest) -> bool:
+        if request.action == "mutate":
+            state.close()
+        return True
+
+    hub = kk.StreamHub()
+    state = hub.shared_state("s", initial={}, writable=True, authorize=authorize)
+    with anyio.fail_after(BOUND):
+        async with kk.memory_pair({"streams": hub}) as (_, client):
+            with pytest.raises(kk.UnknownStream):
+                await client.remote().streams.mutate("s", 1, [{"op": "add", "path": "/a", "value": 1}])
+    assert (state.value, state.version) == ({}, 1)
+
+
 async def test_a_server_that_begins_anew_is_followed_from_its_beginning() -> None:
     hub = kk.StreamHub()
     state = hub.shared_state("s", initial={"n": 0}, writable=True)

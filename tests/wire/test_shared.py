@@ -334,7 +334,7 @@ def test_chunks_beside_values_that_are_none() -> None:
     for peer in PEERS:
         for values in ([WRITER.share("a"), "b"], [WRITER.share("a"), b"b"], [WRITER.share("a"), Point(1, 2)]):
             plain = [value.value if isinstance(value, Shared) else value for value in values]
-            assert spliced(peer, values) == ordinary(peer, plain)  # type: ignore[arg-type]
+            assert spliced(peer, values) == ordinary(peer, plain)  # type: ignore[arg-type]  # more ids than it says
 
 
 def test_before_the_hello_is_answered() -> None:

@@ -11,7 +11,7 @@ _JSON = "kkrpc_py.wire.json_codec"
 _CBOR = "kkrpc_py.wire.cbor_codec"
 
 _LOADS = '    def loads(self, text: bytes) -> Any:\n        """The value of a JSON text'
-_DUMPS = "    def dumps(self, mapping: dict[str, Any]) -> bytes:\n"
+_DUMPS = "    def dumps(self, mapping: Any) -> bytes:\n"
 _CBOR_DUMPS = _DUMPS + '        """The payload of a message'
 
 # Inner values first, and keys like any others.
