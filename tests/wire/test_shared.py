@@ -279,6 +279,7 @@ ids = st.integers(-(2**53), 2**53) | unicode_text.filter(lambda text: len(text.e
 )
 @example([{"type": "Uint8Array", "data": []}], "1", "one of our own")
 @example(["\ud800", b""], 1, "one of our own")
+@example([{frozenset({"000", None}): None}], 0, "one of our own that wrote superjson")
 def test_random_chunks(values: list[Any], id: Any, peer: str) -> None:
     try:
         chunks = [WRITER.share_numbered(number, value) for number, value in enumerate(values)]
@@ -294,7 +295,8 @@ def test_random_chunks(values: list[Any], id: Any, peer: str) -> None:
     if found != wanted:
         assert type(found) is type(wanted) is bytes
         assert canonical(arrived(found)) == canonical(arrived(wanted))
-        assert b"\\ud" in wanted, "no text that is no Unicode"
+        # Text that is no Unicode is escaped less, and a set that was read again has an order of its own.
+        assert any(mark in wanted for mark in (b"\\ud", b"\xd9\x01\x02", b'"set"'))
 
 
 @settings(max_examples=30, deadline=None)
