@@ -61,7 +61,7 @@ if TYPE_CHECKING:
     from kkrpc_py.streaming.reader import StreamReader
     from kkrpc_py.streaming.reconnect import ReconnectingChannel, reconnecting
     from kkrpc_py.streaming.remote_state import RemoteState
-    from kkrpc_py.streaming.signal import CancelSignal
+    from kkrpc_py.channel.signals import CancelSignal
     from kkrpc_py.streaming.state import SharedState
     from kkrpc_py.streaming.state_view import StateChange
     from kkrpc_py.streaming.upload import Upload

@@ -1,6 +1,6 @@
 """The direction of imports, read from the source of every module (docs/architecture.md).
 
-`errors, limits <- wire <- core <- channel <- streaming, actions <- tools, conformance <- cli`; beside them
+`errors, limits <- wire <- core <- channel <- streaming, actions <- web, tools, conformance <- cli`; beside them
 stand `transports`, on errors and anyio alone. Imports inside functions and under `TYPE_CHECKING` count too.
 """
 
@@ -19,7 +19,7 @@ ROOT = Path(__file__).resolve().parents[1] / PACKAGE
 # A layer may import itself and the layers named here.
 BASE = {"errors", "limits"}
 CHANNEL = BASE | {"wire", "core", "transports"}
-TOP = CHANNEL | {"channel", "streaming", "actions"}
+TOP = CHANNEL | {"channel", "streaming", "actions", "web"}
 ALLOWED: dict[str, set[str]] = {
     "errors": set(),
     "limits": set(),
@@ -29,6 +29,7 @@ ALLOWED: dict[str, set[str]] = {
     "channel": CHANNEL,
     "streaming": CHANNEL | {"channel"},
     "actions": CHANNEL | {"channel"},
+    "web": CHANNEL | {"channel", "actions"},
     "testing": CHANNEL | {"channel"},
     "sync": CHANNEL | {"channel"},
     "otel": CHANNEL | {"channel"},
@@ -58,13 +59,16 @@ THIRD_PARTY: dict[str, set[str]] = {
     "otel": {"opentelemetry"},
     # jsonpatch is the extra `state`; trio has no other way to do something later.
     "streaming": {"anyio", "msgspec", "jsonpatch", "trio"},
+    # The extra `http`: its client's half, and its server's.
+    "actions": {"anyio", "msgspec", "httpx", "httpx_sse", "pydantic"},
+    "web": {"anyio", "msgspec", "starlette", "sse_starlette"},
     # jsonschema for those who write cases.
     "conformance": {"anyio", "cbor2", "jsonschema", "referencing"},
     "conformance.testee": {"anyio", "trio", "numpy"},
 }
 OTHERS_MAY_USE = {"anyio", "msgspec", "cbor2"}
 # Used where they are installed, never required: their importers look first whether the loop is theirs.
-OPTIONAL = {"trio", "uvloop", "sniffio", "pydantic", "jsonpatch"}
+OPTIONAL = {"trio", "uvloop", "sniffio", "pydantic", "jsonpatch", "websockets", "trio_websocket", "wsproto"}
 # Parts of the standard library that not every Python here has.
 LATER_STDLIB = {"annotationlib"}
 

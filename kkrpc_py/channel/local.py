@@ -15,6 +15,7 @@ from kkrpc_py.channel.current import current
 from kkrpc_py.channel.dispatch import Dispatcher
 from kkrpc_py.channel.expose import Runs
 from kkrpc_py.channel.interceptors import CallContext, wrap
+from kkrpc_py.channel.sink import SinkStream
 from kkrpc_py.channel.task import CheckedStream, checked, is_stream, settle
 from kkrpc_py.channel.threads import ThreadedGenerator
 
@@ -48,6 +49,8 @@ async def invoke_local(dispatcher: Dispatcher, method: str, args: list[Any], kwa
     returned = False
     try:
         result = await wrap(dispatcher.interceptors, ctx, innermost, note)
+        if isinstance(result, SinkStream):
+            raise TypeError(f"{handler.name}() sends its stream: without a peer there is nobody to send to")
         if is_stream(result):
             values = _Values(result, streams, dispatcher)
             returned = True

@@ -1,16 +1,18 @@
 """`StreamSink`: what a handler takes that sends its stream instead of yielding it.
 
-This module owns the handler's view. How values leave is `channel.producer`'s.
+This module owns the handler's view, also that of one which decides first whether there is a stream at all. How
+values leave is `channel.producer`'s.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Coroutine
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 if TYPE_CHECKING:
     from kkrpc_py.channel.producer import Producer
 
-__all__ = ["StreamSink"]
+__all__ = ["SinkStream", "StreamSink"]
 
 T = TypeVar("T")
 
@@ -47,3 +49,15 @@ class StreamSink(Generic[T]):
 
     def _close(self) -> None:
         self._producer = None
+
+
+class SinkStream:
+    """A stream that will be sent: what a handler returns that may still refuse before it is opened.
+
+    The channel opens the stream and runs `send(sink)`, which returns the stream's result.
+    """
+
+    __slots__ = ("send",)
+
+    def __init__(self, send: Callable[[StreamSink[Any]], Coroutine[Any, Any, Any]]) -> None:
+        self.send = send

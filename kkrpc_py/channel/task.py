@@ -19,7 +19,7 @@ from msgspec import UNSET
 from kkrpc_py.channel.handler import Handler, Runs
 from kkrpc_py.channel.interceptors import CallContext, wrap
 from kkrpc_py.channel.producer import Link, Producer
-from kkrpc_py.channel.sink import StreamSink
+from kkrpc_py.channel.sink import SinkStream, StreamSink
 from kkrpc_py.channel.stream import StreamCall
 from kkrpc_py.channel.threads import ThreadedGenerator, Threads
 from kkrpc_py.core.calls import IncomingCall
@@ -127,6 +127,10 @@ class CallTask(msgspec.Struct, eq=False):
                     result = await self._invoke(self.args, self.kwargs)
                 if self.producer is not None:  # a sink's handler has sent its stream already
                     await self._finish_stream(self.producer, result)
+                elif type(result) is SinkStream:
+                    if not self.call.stopping():
+                        producer = self._open(checks=False)
+                        await self._finish_stream(producer, await _drive(producer, result.send))
                 elif type(result) not in VALUES and is_stream(result):
                     self._note_result(result)
                     if not self.call.stopping():
@@ -207,16 +211,15 @@ class CallTask(msgspec.Struct, eq=False):
         assert handler.sink is not None
         if handler.runs is Runs.ON_THREAD:
             raise TypeError(f"{handler.name}() takes a StreamSink, so it must be an `async def`")
-        producer = self._open(checks=True)
-        sink: StreamSink[Any] = StreamSink(producer)
-        try:
-            args, kwargs = handler.with_sink(sink, args, kwargs)
-            result = await producer.drive(handler.function(*args, **kwargs))
-            if handler.validator is not None:
-                result = handler.validator.stream_result(result, self.call.method)
-            return result
-        finally:
-            sink._close()
+
+        def send(sink: StreamSink[Any]) -> Any:
+            given, named = handler.with_sink(sink, args, kwargs)
+            return handler.function(*given, **named)
+
+        result = await _drive(self._open(checks=True), send)
+        if handler.validator is not None:
+            result = handler.validator.stream_result(result, self.call.method)
+        return result
 
     # The answer ----------------------------------------------------------------------------
 
@@ -392,6 +395,15 @@ class CheckedStream:
     async def aclose(self) -> None:
         if (aclose := getattr(self._iterator, "aclose", None)) is not None:
             await aclose()
+
+
+async def _drive(producer: Producer, send: Callable[[StreamSink[Any]], Any]) -> Any:
+    """Run what sends a stream; returns the stream's result."""
+    sink: StreamSink[Any] = StreamSink(producer)
+    try:
+        return await producer.drive(send(sink))
+    finally:
+        sink._close()
 
 
 def checked(

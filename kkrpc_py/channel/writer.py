@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import anyio
@@ -46,6 +46,9 @@ class Writer:
         self._preamble = preamble
         self._high_water = connection.limits.send_high_water
         self._send_nowait: Callable[[bytes], int] | None = getattr(stream, "send_nowait", None)
+        self._send_frames: Callable[[list[bytes]], Awaitable[None]] | None = getattr(
+            stream, "send_frames", None
+        )
         self._unsent = b""
         self._stopping = False
         self._broken = False
@@ -124,6 +127,9 @@ class Writer:
             frames = connection.data_to_send(_WRITE_BYTES)
             self.relieve()  # there is room as soon as they are taken, however long the write lasts
             if frames:
+                if self._send_frames is not None:  # of messages, which hold whole frames
+                    await self._send_frames(frames)
+                    continue
                 for data in _joined(frames):
                     await stream.send(self._prepared(data))
             elif self._stopping:

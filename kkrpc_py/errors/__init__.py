@@ -15,6 +15,7 @@
     ├── LimitExceeded           a bound of `Limits` was hit, here or at the peer
     ├── NotSerializable         a value that no agreed codec carries exactly; also TypeError
     ├── InternalError           a fault of this library; its text stays on this side
+    ├── ActionError             a stream action refused, or failed as its caller shall know; `code`, `status`
     └── StreamingError          of the named streams; `code` is DevTools Kit's
         ├── UnknownStream       no such channel or stream for this side; also LookupError
         ├── StreamClosed        it has ended, and takes no more
@@ -25,14 +26,15 @@
         ├── UploadDisconnected  the uploading session is gone; also ConnectionError
         └── StateConflict       a change of a shared state lost against another
 
-`library` has what this library raises by itself, `streaming` what the named streams raise, `remote` what the
-peer's handlers raise and the users' own classes among it, `mapping` the way between exceptions and
-`ErrorValue`, the dialect-free form of an error on the wire. None of them owns where exceptions are caught:
-that is `channel.dispatch`, the one boundary between handlers and the wire.
+`library` has what this library raises by itself, `streaming` what the named streams raise, `actions` what
+stream actions do, `remote` what the peer's handlers raise and the users' own classes among it, `mapping` the
+way between exceptions and `ErrorValue`, the dialect-free form of an error on the wire. None of them owns where
+exceptions are caught: that is `channel.dispatch`, the one boundary between handlers and the wire.
 """
 
 from __future__ import annotations
 
+from kkrpc_py.errors.actions import ActionError
 from kkrpc_py.errors.library import (
     CallCancelled,
     CallTimeout,
@@ -68,6 +70,7 @@ from kkrpc_py.errors.streaming import (
 
 __all__ = [
     "NO_API",
+    "ActionError",
     "CallCancelled",
     "CallTimeout",
     "CallbackReleased",

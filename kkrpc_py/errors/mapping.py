@@ -13,6 +13,7 @@ from typing import Any, cast
 import msgspec
 
 from kkrpc_py.errors import library as lib
+from kkrpc_py.errors.actions import ActionError
 from kkrpc_py.errors.library import InternalError, KkrpcError, ValidationFailed, ValidationIssue
 from kkrpc_py.errors.remote import (
     OS_FIELDS,
@@ -115,6 +116,8 @@ def _exception(
             return lib.CallCancelled(message)
         case "ProtocolError":
             return lib.ProtocolError(message)
+    if error.name == ActionError.__name__:
+        return ActionError.from_data({**fields, "message": message})
     if error.name in STREAMING_ERRORS:
         return STREAMING_ERRORS[error.name].from_wire(message, fields)
     return make_remote(error.name, message, error.stack, cause, fields, registry)
@@ -200,6 +203,9 @@ def _described(exc: BaseException, with_traceback: bool) -> ErrorValue:
         return ErrorValue(exc.name, exc.message, bare=True)
     if isinstance(exc, InternalError):
         return ErrorValue("InternalError", str(exc))
+    if isinstance(exc, ActionError):  # says all that is meant for the peer
+        stack = _stack(exc) if with_traceback else None
+        return ErrorValue(ActionError.__name__, exc.message, stack, fields=exc.fields())
     related = _Related(exc)
     name, message, fields = related.parts(exc, MAX_CAUSES)
     return ErrorValue(
@@ -255,6 +261,8 @@ class _Related:
     def _described(self, exc: BaseException, room: int) -> dict[str, Any]:
         if isinstance(exc, InternalError):
             return {"name": "InternalError", "message": str(exc)}
+        if isinstance(exc, ActionError):
+            return {"name": ActionError.__name__, "message": exc.message, **exc.fields()}
         name, message, fields = self.parts(exc, room)
         found: dict[str, Any] = {"name": name, "message": message}
         cause = self.cause(exc, room)

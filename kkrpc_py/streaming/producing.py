@@ -17,7 +17,7 @@ from anyio.lowlevel import checkpoint
 
 from kkrpc_py.errors import CallCancelled, StreamClosed, WouldBlock
 from kkrpc_py.limits import Limits
-from kkrpc_py.streaming.signal import CancelSignal
+from kkrpc_py.channel.signals import CancelSignal
 
 __all__ = ["Producing"]
 

@@ -1,7 +1,7 @@
 """`reconnecting`: a link that makes a new channel whenever the last one is lost.
 
 It owns one task, which makes a connection, holds it and waits before the next attempt, and what others see of
-that: the state, the current channel, a proxy that calls through it. How long it waits is `streaming.backoff`.
+that: the state, the current channel, a proxy that calls through it. How long it waits is `channel.backoff`.
 Nothing is sent twice: what was under way when a channel was lost has failed, and stays so.
 """
 
@@ -22,7 +22,7 @@ from kkrpc_py.channel.channel import RPCChannel
 from kkrpc_py.channel.declarations import Property
 from kkrpc_py.channel.proxy import Remote, construct, set_
 from kkrpc_py.errors import ChannelClosed, KkrpcError, NotSerializable, ValidationFailed
-from kkrpc_py.streaming.backoff import Backoff
+from kkrpc_py.channel.backoff import Backoff
 
 __all__ = ["Connect", "LinkState", "ReconnectingChannel", "reconnecting"]
 

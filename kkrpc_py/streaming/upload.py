@@ -31,7 +31,7 @@ from kkrpc_py.errors import (
     error_to_wire,
 )
 from kkrpc_py.streaming.producing import Producing
-from kkrpc_py.streaming.signal import CancelSignal
+from kkrpc_py.channel.signals import CancelSignal
 from kkrpc_py.wire.shared import Shared, SharedWriter
 
 __all__ = ["Upload"]

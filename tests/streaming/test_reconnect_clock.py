@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import kkrpc_py as kk
-from kkrpc_py.streaming.backoff import Backoff
+from kkrpc_py.channel.backoff import Backoff
 from kkrpc_py.streaming.reconnect import UNREAD_STATES, ReconnectingChannel, reconnecting
 from tests.streaming.virtual import backend
 
