@@ -13,6 +13,7 @@ from kkrpc_py.channel.sink import StreamSink
 from kkrpc_py.channel.stream import StreamCall
 from kkrpc_py.channel.writable import Writable, writable
 from kkrpc_py.errors import (
+    ActionError,
     CallbackReleased,
     CallCancelled,
     CallTimeout,
@@ -41,6 +42,9 @@ from kkrpc_py.wire import js
 
 if TYPE_CHECKING:
     from kkrpc_py import sync
+    from kkrpc_py.actions.action import stream_action
+    from kkrpc_py.actions.context import ActionContext
+    from kkrpc_py.actions.stream import ActionStream
     from kkrpc_py.channel.endpoints import (
         connect_tcp,
         connect_unix,
@@ -51,6 +55,7 @@ if TYPE_CHECKING:
         serve_tcp,
         serve_unix,
     )
+    from kkrpc_py.channel.signals import CancelSignal
     from kkrpc_py.streaming.client import RemoteStreams, streams
     from kkrpc_py.streaming.events import Event, EventReader, Events, events
     from kkrpc_py.streaming.follower import Gap
@@ -61,13 +66,15 @@ if TYPE_CHECKING:
     from kkrpc_py.streaming.reader import StreamReader
     from kkrpc_py.streaming.reconnect import ReconnectingChannel, reconnecting
     from kkrpc_py.streaming.remote_state import RemoteState
-    from kkrpc_py.channel.signals import CancelSignal
     from kkrpc_py.streaming.state import SharedState
     from kkrpc_py.streaming.state_view import StateChange
     from kkrpc_py.streaming.upload import Upload
     from kkrpc_py.tools.relay import relay
 
 __all__ = [
+    "ActionContext",
+    "ActionError",
+    "ActionStream",
     "Call",
     "CallCancelled",
     "CallContext",
@@ -140,6 +147,7 @@ __all__ = [
     "serve_tcp",
     "serve_unix",
     "stream",
+    "stream_action",
     "streams",
     "sync",
     "writable",
@@ -159,15 +167,21 @@ if not TYPE_CHECKING:  # a checker that saw it would take every misspelt name fo
         "reader": ("StreamReader",),
         "reconnect": ("ReconnectingChannel", "reconnecting"),
         "remote_state": ("RemoteState",),
-        "signal": ("CancelSignal",),
         "state": ("SharedState",),
         "state_view": ("StateChange",),
         "upload": ("Upload",),
     }
+    _ACTIONS = {
+        "action": ("stream_action",),
+        "context": ("ActionContext",),
+        "stream": ("ActionStream",),
+    }
     _MODULES = {
         "sync": "kkrpc_py.sync",
         "relay": "kkrpc_py.tools.relay",
+        "CancelSignal": "kkrpc_py.channel.signals",
         **{name: f"kkrpc_py.streaming.{module}" for module, names in _STREAMING.items() for name in names},
+        **{name: f"kkrpc_py.actions.{module}" for module, names in _ACTIONS.items() for name in names},
     }
     _LATE = frozenset(__all__) - globals().keys()
 

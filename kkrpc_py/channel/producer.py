@@ -92,6 +92,7 @@ class Producer:
         "_trap",
         "_turn_began",
         "error",
+        "gone",
         "invalid",
     )
 
@@ -106,6 +107,8 @@ class Producer:
         """Why the producer was interrupted: a value that cannot be sent."""
         self.invalid: ValidationFailed | None = None
         """Why it was interrupted: a value that is not what the handler promises. Those before it are sent."""
+        self.gone: Callable[[], None] | None = None
+        """Called when nobody wants any more of the stream, before its cancellation is felt."""
         self._check = check
         self._checked = 0
         """Values of the batch that `check` has seen."""
@@ -291,11 +294,16 @@ class Producer:
             self.flush()
         except ValidationFailed as failed:
             self.invalid = failed
-            self._interrupt()
+            self._give_up()
         except Exception as exc:
             if self.error is None:
                 self.error = exc  # nothing may follow what is missing
-                self._interrupt()
+                self._give_up()
+
+    def _give_up(self) -> None:
+        self._interrupt()
+        if self.gone is not None:
+            self.gone()
 
     def credited(self) -> None:
         """The consumer has granted more."""
@@ -309,6 +317,8 @@ class Producer:
     def wake(self) -> None:
         """Something has changed for whoever waits here."""
         self._changed.wake()
+        if self.gone is not None and (self._call.stopping() or self._link.stopping):
+            self.gone()
 
     async def _make_room(self) -> None:
         """Wait until a value may be added: for credit, for the writer, for the other tasks' turn."""

@@ -47,6 +47,24 @@ class StreamSink(Generic[T]):
             raise RuntimeError("the handler of this stream has returned")
         await producer.push(value)
 
+    async def drain(self) -> None:
+        """Wait until what was sent has left, as far as the consumer takes it.
+
+        Raises NotSerializable or LimitExceeded for a value that cannot be sent.
+        """
+        if self._producer is not None:
+            await self._producer.drain()
+
+    @property
+    def error(self) -> Exception | None:
+        """Why the handler was cancelled: a value that cannot be sent."""
+        return None if self._producer is None else self._producer.error
+
+    def when_gone(self, tell: Callable[[], None]) -> None:
+        """Call `tell` when the consumer is gone, before the handler feels its cancellation."""
+        if self._producer is not None:
+            self._producer.gone = tell
+
     def _close(self) -> None:
         self._producer = None
 
