@@ -81,15 +81,17 @@ WITHOUT_ANSWER = {
     "it says itself what is made of what the peer sends": set(
         "FRM-1 FRM-2 FRM-4 FRM-5 FRM-6 FRM-7 FRM-8 FRM-9 MSG-7 CLA-2 CLA-3 CLA-4 CLA-5 CLA-6 VAL-2 VAL-4 "
         "ERR-1 ERR-2 ERR-3 CAN-5 HEL-3 HEL-5 HEL-7 CRD-2 BAT-2 SUP-2 SUP-4 SUP-5 SUP-6 SUP-9 "
-        "CLS-1 CLS-5 NST-4 NST-7 NST-11 NST-13 NST-14 NST-15 NST-17 UPL-4 UPL-5 EVT-2 STA-3 STA-4".split()
+        "CLS-1 CLS-5 NST-4 NST-7 NST-11 NST-13 NST-14 NST-15 NST-17 UPL-4 UPL-5 EVT-2 STA-3 STA-4 "
+        "TRN-3 TRN-4 TRN-7 TRN-8 HTTP-1 HTTP-2 HTTP-3 HTTP-12 ACT-10 SSE-10 SSE-13".split()
     ),
     "what comes of it would be another value or program, which the peer cannot tell from a right one": set(
         "MSG-5 VAL-1 CALL-1 CALL-3 CALL-4 CALL-6 CALL-9 CALL-12 ERR-4 ERR-5 ERR-7 STR-1 STR-2 STR-3 STR-4 "
-        "STR-8 STR-11 RES-2 SUP-1 SUP-3 SUP-7 NST-2 NST-8 NST-9 NST-21 STA-1 STA-2 STA-6 STA-8".split()
+        "STR-8 STR-11 RES-2 SUP-1 SUP-3 SUP-7 NST-2 NST-8 NST-9 NST-21 STA-1 STA-2 STA-6 STA-8 "
+        "HTTP-7 HTTP-8 ACT-2 ACT-6 ACT-7 ACT-11 SSE-2 SSE-4 SSE-5 SSE-8 SSE-11".split()
     ),
     "the peer would wait, and cannot tell for what": set(
         "CALL-2 ERR-6 STR-10 CAN-3 CAN-4 CAN-6 CAN-8 CRD-1 CRD-5 CRD-7 CRD-8 BAT-3 RES-3 CBK-4 CLS-2 CLS-3 "
-        "CLS-4 CLS-6 HEL-6 NST-10 NST-12 NST-16 UPL-2".split()
+        "CLS-4 CLS-6 HEL-6 NST-10 NST-12 NST-16 UPL-2 ACT-8 ACT-9 SSE-7".split()
     ),
     "it is between a side and its application": set("STR-9 NST-18 NST-19 UPL-10 EVT-3 EVT-4".split()),
     "a stock peer alone would be hurt, and says nothing": set(
