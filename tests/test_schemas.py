@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 from referencing import Registry, Resource
 
-from kkrpc_py.errors import ErrorValue, NotSerializable
+from kkrpc_py.errors import ActionError, ErrorValue, NotSerializable
 from kkrpc_py.limits import Limits
 from kkrpc_py.wire import messages as m
 from kkrpc_py.wire.codec import Decoder, Encoder
@@ -29,7 +29,7 @@ SCHEMAS = {path.name: json.loads(path.read_text(encoding="utf-8")) for path in F
 REGISTRY: Registry[Any] = Registry().with_resources(
     (name, Resource.from_contents(schema)) for name, schema in SCHEMAS.items()
 )
-SHARED = {"common.schema.json", "hub.schema.json", "message.schema.json"}
+SHARED = {"action.schema.json", "common.schema.json", "hub.schema.json", "message.schema.json"}
 MESSAGE = Draft202012Validator({"$ref": "message.schema.json"}, registry=REGISTRY)
 
 
@@ -304,9 +304,9 @@ HUB_METHODS = {
 }
 
 
-def fits(kind: str, value: Any) -> bool:
+def fits(kind: str, value: Any, file: str = "hub") -> bool:
     valid: bool = Draft202012Validator(
-        {"$ref": f"hub.schema.json#/$defs/{kind}"}, registry=REGISTRY
+        {"$ref": f"{file}.schema.json#/$defs/{kind}"}, registry=REGISTRY
     ).is_valid(value)
     return valid
 
@@ -386,3 +386,81 @@ def test_what_no_hub_or_client_may_send(kind: str, value: Any) -> None:
 )
 def test_what_a_hub_or_client_may_send(kind: str, value: Any) -> None:
     assert fits(kind, value)
+
+
+# What stream actions send ------------------------------------------------------------------------
+
+
+def test_the_examples_of_actions_are_valid() -> None:
+    messages = hub_examples(26)
+    asked = [message["args"] for message in messages if message["method"]]
+    failed = [message["args"]["error"] for message in messages if "error" in message["args"]]
+    assert len(asked) == len(failed) == 2
+    assert all(fits("call", args, "action") for args in asked)
+    assert all(fits("failure", error, "action") for error in failed)
+
+
+def test_the_events_of_the_example_are_valid() -> None:
+    start = SPEC.index("\n## 27. ")
+    section = SPEC[start : SPEC.index("**SSE-1.**")]
+    events = re.findall(r"^(?:event: (\w+)\n)?data: (\{.*\})\n$", section, re.MULTILINE)
+    assert [kind for kind, _ in events] == ["", "", "done"]
+    assert all(fits(kind or "chunk", json.loads(data), "action") for kind, data in events)
+
+
+ACTION_ERRORS = [
+    ActionError("RATE_LIMITED", "Too many requests", 429),
+    ActionError("NO_MESSAGE"),
+    ActionError.unexpected(),
+    ActionError(
+        "VALIDATION_ERROR", "Input validation failed", 422, field_errors={"a.0.b": ["x"], "_root": ["y"]}
+    ),
+]
+
+
+@pytest.mark.parametrize("error", ACTION_ERRORS, ids=lambda error: error.code)
+def test_an_action_error_of_this_library_is_valid_and_comes_back(error: ActionError) -> None:
+    """ACT-4, on both ways."""
+    data = json.loads(json.dumps(error.to_data()))
+    assert fits("error", data, "action")
+    assert fits("failure", {"name": "ActionError", "message": error.message, **error.fields()}, "action")
+    assert ActionError.from_data(data).to_data() == data
+
+
+@pytest.mark.parametrize(
+    ("kind", "value"),
+    [
+        ("call", [{}, {}]),
+        ("error", {"message": "m", "statusCode": 400}),
+        ("error", {"code": "", "message": "m", "statusCode": 400}),
+        ("error", {"code": "A", "statusCode": 400}),
+        ("error", {"code": "A", "message": "m", "statusCode": 200}),
+        ("error", {"code": "A", "message": "m", "statusCode": "400"}),
+        ("error", {"code": "A", "message": "m", "statusCode": 400, "fieldErrors": {}}),
+        ("error", {"code": "A", "message": "m", "statusCode": 400, "fieldErrors": {"a": "x"}}),
+        ("error", {"code": "A", "message": "m", "statusCode": 400, "stack": "at …"}),
+        ("failure", {"code": "A", "message": "m", "statusCode": 400}),
+        ("failure", {"name": "Error", "code": "A", "message": "m", "statusCode": 400}),
+        ("failure", {"name": "ActionError", "code": "A", "message": "m", "statusCode": 400, "cause": {}}),
+        ("done", {"result": 1}),
+        ("done", None),
+        ("eventId", "short:1"),
+        ("eventId", "AAAAAAAAAAAAAAAAAAAAAA:0"),
+        ("eventId", "AAAAAAAAAAAAAAAAAAAAAA"),
+    ],
+)
+def test_what_no_action_may_send(kind: str, value: Any) -> None:
+    assert not fits(kind, value, "action")
+
+
+@pytest.mark.parametrize(
+    ("kind", "value"),
+    [
+        ("call", []),
+        ("call", [7]),
+        ("done", {}),
+        ("eventId", "Zk2_-AAAAAAAAAAAAAAAAA:17"),
+    ],
+)
+def test_what_an_action_or_its_caller_may_send(kind: str, value: Any) -> None:
+    assert fits(kind, value, "action")
