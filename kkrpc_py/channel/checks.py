@@ -25,7 +25,7 @@ import msgspec
 
 from kkrpc_py.channel.callbacks import LocalCallback, RemoteCallback
 from kkrpc_py.channel.instances import Instances
-from kkrpc_py.channel.issues import Path, Report, bare, explain_failed, is_union
+from kkrpc_py.channel.issues import Path, Report, bare, careful, explain, explain_failed, is_union
 from kkrpc_py.channel.stream import StreamCall
 
 __all__ = ["STREAMS", "Check", "check_of"]
@@ -166,7 +166,10 @@ class _Plain(Check):
         except msgspec.ValidationError as failed:
             before, box, after = str(failed).rpartition("`$[0]")
             text = f"{before}`${after}" if box else after
-            explain_failed(text, value, self._hint, self._convert, report, path)
+            explain_failed(text, value, self._hint, careful(self._convert), report, path)
+            return value
+        except UnicodeEncodeError:
+            explain(value, self._hint, careful(self._convert), report, path)
             return value
         if self._instances is not None:
             self._instances.check(converted, report, path)
@@ -184,7 +187,7 @@ class _Plain(Check):
             self._boxes = msgspec.defstruct("_Boxes", [("values", hint)], array_like=True, gc=False)
         try:
             converted: list[Any] = self._convert((values,), self._boxes).values
-        except (msgspec.ValidationError, RecursionError):
+        except (msgspec.ValidationError, RecursionError, UnicodeEncodeError):
             return None
         if self._instances is not None:
             report = Report()
@@ -380,10 +383,15 @@ class _Pydantic(Check):
             # Neither the input nor what a validator raised: the message is what may be told.
             details = exc.errors(include_url=False, include_context=False, include_input=False)
             for detail in details:
-                report.add((*path, *detail["loc"]), detail["msg"])
+                message = _NO_SUCH_TAG if detail["type"] == "union_tag_invalid" else detail["msg"]
+                report.add((*path, *detail["loc"]), message)
         except RecursionError:
             report.add(path, "Nested too deeply")
         return value
+
+
+_NO_SUCH_TAG = "Input tag does not match any of the expected tags"
+"""For the one message of pydantic's that repeats the input."""
 
 
 def _adapter(hint: Any) -> Any:

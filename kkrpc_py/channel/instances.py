@@ -20,7 +20,7 @@ from typing import Any, get_args, get_origin
 
 import msgspec
 
-from kkrpc_py.channel.issues import Fields, Path, Report, bare, explain, fields_of, is_union
+from kkrpc_py.channel.issues import Fields, Path, Report, bare, careful, explain, fields_of, is_union
 
 __all__ = ["Instances"]
 
@@ -36,6 +36,7 @@ _AS_THEY_ARE = (
     uuid.UUID,
 )
 _convert: Callable[[Any, Any], Any] = functools.partial(msgspec.convert, builtin_types=_AS_THEY_ARE)
+_careful = careful(_convert)
 
 
 class Instances:
@@ -121,7 +122,7 @@ class _ToObject(_Way):
         wrong: set[str] = set()
         try:
             _convert([get(value) for get in self._get], self._box)
-        except (msgspec.ValidationError, RecursionError, AttributeError):
+        except (msgspec.ValidationError, RecursionError, AttributeError, UnicodeEncodeError):
             wrong = self._explain(value, report, trail)
         for name, wire, way in self.ways:
             if name not in wrong:
@@ -135,7 +136,7 @@ class _ToObject(_Way):
         for field in self._fields.all:
             path, before = (*trail, field.wire), report.count
             try:
-                explain(getattr(value, field.name), field.hint, _convert, report, path)
+                explain(getattr(value, field.name), field.hint, _careful, report, path)
             except AttributeError:
                 report.add(path, "Missing")
             if report.count > before:

@@ -31,6 +31,7 @@ __all__ = [
     "Path",
     "Report",
     "bare",
+    "careful",
     "explain",
     "explain_failed",
     "fields_of",
@@ -113,6 +114,25 @@ def _part(part: str | int) -> str | int:
     if isinstance(part, str):
         return _short(part)
     return part if -(2**53) < part < 2**53 else f"<{type(part).__name__}>"
+
+
+def careful(convert: Convert) -> Convert:
+    """`convert` as the functions below want it.
+
+    msgspec compares text as UTF-8, and raises something else for the unpaired surrogates that JavaScript may
+    send, wherever text alone will not do, and in the keys of an object.
+    """
+
+    def converted(value: Any, hint: Any) -> Any:
+        try:
+            return convert(value, hint)
+        except UnicodeEncodeError:
+            raise msgspec.ValidationError(_UNPAIRED) from None
+
+    return converted
+
+
+_UNPAIRED = "Invalid text: it has an unpaired surrogate"
 
 
 def explain(value: Any, hint: Any, convert: Convert, report: Report, path: Path = ()) -> None:

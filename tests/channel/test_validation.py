@@ -690,6 +690,41 @@ def test_long_texts_are_cut_and_values_not_repeated() -> None:
     assert "hunter2" not in str(found)
 
 
+@pytest.mark.parametrize(
+    ("hint", "value", "path"),
+    [
+        (int, "\ud800", ()),
+        (Color | None, "\ud800", ()),
+        (Literal["a", "b"], "\ud800", ()),
+        (list[datetime.date], ["2024-01-01", "\ud800"], (1,)),
+        (dict[int, str], {"\ud800": "x"}, ("\ud800",)),
+        (Item, {"name": "\ud800", "price": "\ud800"}, ("price",)),
+        (Item, {"name": "x", "\ud800": 1}, ()),
+        (Circle | Path, {"type": "\ud800"}, ()),
+    ],
+    ids=["int", "enum", "literal", "items", "keys", "field", "name", "tag"],
+)
+def test_text_that_is_no_unicode_is_refused_where_text_alone_will_not_do(
+    hint: Any, value: Any, path: tuple[str | int, ...]
+) -> None:
+    """JSON carries unpaired surrogates. As plain text they pass (the name above)."""
+    with pytest.raises(ValidationFailed) as caught:
+        taken(hint, value)
+    assert [issue.path for issue in caught.value.issues] == [(0, *path)]
+    assert taken(str, "\ud800") == "\ud800"
+
+
+def test_text_that_is_no_unicode_in_results_and_chunks() -> None:
+    with pytest.raises(ValidationFailed):
+        returning(int).result("\ud800")
+    with pytest.raises(ValidationFailed) as caught:
+        returning(Item).result(Item("x", "\ud800"))  # type: ignore[arg-type]  # that is the test
+    assert [issue.path for issue in caught.value.issues] == [("price",)]
+    with pytest.raises(InvalidChunk) as invalid:
+        returning(AsyncIterator[int]).chunks([1, 2, "\ud800"])
+    assert invalid.value.valid == [1, 2]
+
+
 def test_what_a_class_raises_by_mistake_is_its_own_error() -> None:
     with pytest.raises(KeyError):
         taken(Item, {"name": "broken"})

@@ -6,7 +6,7 @@ import dataclasses
 import subprocess
 import sys
 from collections.abc import AsyncIterator
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 
@@ -82,6 +82,25 @@ def test_a_model_says_all_its_issues_and_no_value() -> None:
     assert [path for path, _ in issues_of(check.arguments, [{"name": "Ada", "age": 1}], {"greeting": 5})] == [
         ("greeting",)
     ]
+
+
+class Cat(BaseModel):
+    kind: Literal["cat"]
+
+
+class Dog(BaseModel):
+    kind: Literal["dog"]
+
+
+class Owner(BaseModel):
+    pet: Cat | Dog = Field(discriminator="kind")
+
+
+def test_a_tag_is_a_value_too() -> None:
+    convert = converter(Owner)
+    assert convert is not None
+    found = issues_of(convert, {"pet": {"kind": "hunter2"}})
+    assert found == [(("pet",), "Input tag does not match any of the expected tags")]
 
 
 def test_models_within_other_types_are_found() -> None:
