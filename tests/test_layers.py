@@ -68,7 +68,7 @@ THIRD_PARTY: dict[str, set[str]] = {
 }
 OTHERS_MAY_USE = {"anyio", "msgspec", "cbor2"}
 # Used where they are installed, never required: their importers look first whether the loop is theirs.
-OPTIONAL = {"trio", "uvloop", "sniffio", "pydantic", "jsonpatch", "websockets", "trio_websocket", "wsproto"}
+OPTIONAL = {"trio", "uvloop", "sniffio", "pydantic", "jsonpatch", "websockets"}
 # Parts of the standard library that not every Python here has.
 LATER_STDLIB = {"annotationlib"}
 

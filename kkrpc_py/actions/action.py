@@ -87,12 +87,12 @@ def stream_action(
     :param input: what the input has to be: a dataclass, a msgspec Struct, a pydantic model or any other
         annotation. What does not fit is refused with every field that is wrong (`VALIDATION_ERROR`, 422).
         None: the handler gets what was sent; in both cases a missing input is an empty dict.
-    :param middleware: `async def f(ctx)`, run in order after the check and before the stream opens. It may set
-        attributes of `ctx`, and refuse by raising ActionError.
+    :param middleware: `async def f(ctx)`, run in order after the check and before the stream opens. It may
+        set attributes of `ctx`, and refuse by raising ActionError.
     :param metadata: whatever middleware and tools want to know of the action.
     :param safe: it changes nothing (RFC 9110, section 9.2.1), so GET may call it as POST does.
-    :param replay: the number of last chunks that are kept for a client whose connection broke: it resumes with
-        `Last-Event-ID`, and the handler goes on meanwhile. Over server-sent events alone.
+    :param replay: the number of last chunks that are kept for a client whose connection broke: it resumes
+        with `Last-Event-ID`, and the handler goes on meanwhile. Over server-sent events alone.
 
     Exposed on a channel the action is a method of one argument, whose stream has the chunks. Raises TypeError
     and ValueError for what is none of this.
@@ -168,7 +168,7 @@ async def _send(prepared: PreparedAction, sink: StreamSink[Any]) -> None:
 
 
 class _SinkOutlet:
-    """The way to the caller on the other side of a channel; the end goes out when the handler has returned."""
+    """The way to the caller at a channel's other end: it sees the end when the handler has returned."""
 
     def __init__(self, sink: StreamSink[Any]) -> None:
         self.send = sink.send

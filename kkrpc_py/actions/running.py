@@ -24,7 +24,7 @@ _log = logging.getLogger("kkrpc_py.actions")
 
 
 class BoundAction:
-    """An action with the object that its handler is a method of, if it is one, under the name it is served by."""
+    """An action under the name it is served by, with the object that its handler may be a method of."""
 
     def __init__(self, action: Action, owner: tuple[Any, ...], name: str) -> None:
         self.action = action
@@ -49,7 +49,7 @@ class BoundAction:
         return self.action.handler(*self._owner, ctx.input, ctx, stream)
 
     async def guarded(self, running: Awaitable[Any]) -> None:
-        """Wait for code of the application. What it did not mean for the caller is logged, and told as such."""
+        """Wait for the application's code. What it did not mean for the caller is logged, and kept."""
         try:
             await running
         except (Exception, SystemExit) as exc:
@@ -77,7 +77,7 @@ class PreparedAction:
         self._bound = bound
 
     async def run(self, outlet: Outlet) -> None:
-        """Run the handler to its end, with its chunks into `outlet`. Raises ActionError, whatever went wrong."""
+        """Run the handler to its end; its chunks go to `outlet`. Raises ActionError, whatever went wrong."""
         stream: ActionStream[Any] = ActionStream(outlet, self.signal)
         try:
             await self._bound.guarded(self._run(stream))

@@ -106,12 +106,8 @@ class RPCChannel:
         """
         if codec not in get_args(Codec):
             raise ValueError(f"codec is one of {', '.join(get_args(Codec))}, not {codec!r}")
-        for name, hook in (
-            ("encode", encode),
-            ("decode", decode),
-            ("metadata", metadata),
-            ("on_call", on_call),
-        ):
+        hooks = {"encode": encode, "decode": decode, "metadata": metadata, "on_call": on_call}
+        for name, hook in hooks.items():
             if hook is not None and not callable(hook):
                 raise TypeError(f"{name} is a function, not {hook!r}")
         self.limits = limits if limits is not None else Limits()
@@ -440,7 +436,9 @@ class RPCChannel:
                 while self._take(await self._receive()):
                     pass
         except anyio.EndOfStream:
-            self._ended_cleanly = self._apply(self.connection.receive_eof())
+            clean = self._apply(self.connection.receive_eof())
+            # Where closing takes both directions with it, nobody waits for answers.
+            self._ended_cleanly = clean and getattr(self._stream, "half_closes", True)
             if self._lost_error is not None:
                 closed = ChannelClosed("the peer ended inside a message")
                 closed.__cause__ = self._lost_error

@@ -1,7 +1,7 @@
 """`StreamSink`: what a handler takes that sends its stream instead of yielding it.
 
-This module owns the handler's view, also that of one which decides first whether there is a stream at all. How
-values leave is `channel.producer`'s.
+This module owns the handler's view, also that of one which decides first whether there is a stream at all.
+How values leave is `channel.producer`'s.
 """
 
 from __future__ import annotations

@@ -46,9 +46,15 @@ class Writer:
         self._preamble = preamble
         self._high_water = connection.limits.send_high_water
         self._send_nowait: Callable[[bytes], int] | None = getattr(stream, "send_nowait", None)
+        # Of messages, which hold whole frames; the first one takes all of them or none.
+        self._send_frames_nowait: Callable[[list[bytes]], bool] | None = getattr(
+            stream, "send_frames_nowait", None
+        )
         self._send_frames: Callable[[list[bytes]], Awaitable[None]] | None = getattr(
             stream, "send_frames", None
         )
+        self._writes_at_once = bool(self._send_nowait or self._send_frames_nowait)
+        self._untaken: list[bytes] = []
         self._unsent = b""
         self._stopping = False
         self._broken = False
@@ -90,31 +96,43 @@ class Writer:
         """There is something to write."""
         connection = self._connection
         waiting = connection.outbox.size
-        if self._sending or self._unsent or not (waiting or self._stopping):
+        if self._sending or self._unsent or self._untaken or not (waiting or self._stopping):
             if self._broken:
                 connection.outbox.clear()
             return
+        # With little going on, a write of its own costs less than waking the task; with much going on,
+        # one write for many frames does.
         if (
             waiting
-            and self._send_nowait is not None
+            and self._writes_at_once
             and (
                 waiting >= _WORTH_A_WRITE or len(connection.outgoing) + len(connection.incoming) <= _FEW_CALLS
             )
+            and self._write_at_once()
+            and not connection.outbox.size
+            and not self._stopping
         ):
-            # With little going on, a write of its own costs less than waking the task; with much
-            # going on, one write for many frames does.
-            data = self._prepared(b"".join(connection.data_to_send(_WRITE_BYTES)))
-            try:
-                written = self._send_nowait(data)
-            except (anyio.BrokenResourceError, anyio.ClosedResourceError):
-                written = 0  # the task meets the same, and says so
-            if written == len(data) and not connection.outbox.size and not self._stopping:
-                self.relieve()
-                return
-            self._unsent = data[written:]
+            self.relieve()
+            return
         if self._idle is not None:
             idle, self._idle = self._idle, None
             self._parking.wake(idle)
+
+    def _write_at_once(self) -> bool:
+        """Write what can be written without waiting; the rest is the task's. True: that was all."""
+        frames = self._connection.data_to_send(_WRITE_BYTES)
+        try:
+            if self._send_frames_nowait is not None:
+                self._untaken = frames
+                if self._send_frames_nowait(frames):
+                    self._untaken = []
+                return not self._untaken
+            assert self._send_nowait is not None
+            self._unsent = self._prepared(b"".join(frames))
+            self._unsent = self._unsent[self._send_nowait(self._unsent) :]
+        except (anyio.BrokenResourceError, anyio.ClosedResourceError):
+            return False  # the task meets the same, and says so
+        return not self._unsent
 
     async def _write(self) -> None:
         connection, stream = self._connection, self._stream
@@ -124,10 +142,10 @@ class Writer:
             if self._unsent:
                 unsent, self._unsent = self._unsent, b""
                 await stream.send(unsent)
-            frames = connection.data_to_send(_WRITE_BYTES)
+            frames, self._untaken = self._untaken or connection.data_to_send(_WRITE_BYTES), []
             self.relieve()  # there is room as soon as they are taken, however long the write lasts
             if frames:
-                if self._send_frames is not None:  # of messages, which hold whole frames
+                if self._send_frames is not None:
                     await self._send_frames(frames)
                     continue
                 for data in _joined(frames):

@@ -28,8 +28,8 @@
 
 `library` has what this library raises by itself, `streaming` what the named streams raise, `actions` what
 stream actions do, `remote` what the peer's handlers raise and the users' own classes among it, `mapping` the
-way between exceptions and `ErrorValue`, the dialect-free form of an error on the wire. None of them owns where
-exceptions are caught: that is `channel.dispatch`, the one boundary between handlers and the wire.
+way between exceptions and `ErrorValue`, the dialect-free form of an error on the wire. None of them owns
+where exceptions are caught: that is `channel.dispatch`, the one boundary between handlers and the wire.
 """
 
 from __future__ import annotations

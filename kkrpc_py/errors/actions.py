@@ -35,10 +35,10 @@ class ActionError(KkrpcError):
         *,
         field_errors: Mapping[str, Sequence[str]] | None = None,
     ) -> None:
-        if not isinstance(code, str) or not code:
-            raise TypeError(f"code is a text that names the error, not {code!r}")
-        if not isinstance(message, str):
-            raise TypeError(f"message is a text, not {message!r}")
+        if not (_is_text(code) and _is_text(message)):
+            raise TypeError(f"code and message are texts, not {code!r} and {message!r}")
+        if not code:
+            raise ValueError("code names the error: it is not empty")
         if type(status) is not int or not _LEAST_STATUS <= status <= _MOST_STATUS:
             raise ValueError(f"status is an HTTP status of an error, 400 to 599, not {status!r}")
         super().__init__(code, message, status)
@@ -58,7 +58,7 @@ class ActionError(KkrpcError):
         return cls(STREAM_ERROR, "Stream handler error", 500)
 
     def fields(self) -> dict[str, Any]:
-        """What goes over the wire beside the message: `code`, `statusCode`, and `fieldErrors` if there are any."""
+        """What crosses beside the message: `code`, `statusCode`, and `fieldErrors` if there are any."""
         found: dict[str, Any] = {"code": self.code, "statusCode": self.status}
         if self.field_errors:
             found["fieldErrors"] = self.field_errors
@@ -83,6 +83,10 @@ class ActionError(KkrpcError):
                 if isinstance(path, str) and isinstance(messages, list)
             },
         )
+
+
+def _is_text(value: object) -> bool:
+    return isinstance(value, str)
 
 
 def _status(value: Any) -> int:

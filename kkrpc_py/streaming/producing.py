@@ -15,9 +15,9 @@ import anyio
 from anyio.abc import ObjectSendStream
 from anyio.lowlevel import checkpoint
 
+from kkrpc_py.channel.signals import CancelSignal
 from kkrpc_py.errors import CallCancelled, StreamClosed, WouldBlock
 from kkrpc_py.limits import Limits
-from kkrpc_py.channel.signals import CancelSignal
 
 __all__ = ["Producing"]
 

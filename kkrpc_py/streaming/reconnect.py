@@ -18,11 +18,11 @@ from typing import Any, Final, Literal, ParamSpec, TypeAlias, TypeVar, overload
 import anyio
 from anyio.lowlevel import checkpoint
 
+from kkrpc_py.channel.backoff import Backoff
 from kkrpc_py.channel.channel import RPCChannel
 from kkrpc_py.channel.declarations import Property
 from kkrpc_py.channel.proxy import Remote, construct, set_
 from kkrpc_py.errors import ChannelClosed, KkrpcError, NotSerializable, ValidationFailed
-from kkrpc_py.channel.backoff import Backoff
 
 __all__ = ["Connect", "LinkState", "ReconnectingChannel", "reconnecting"]
 

@@ -18,6 +18,7 @@ from msgspec import UNSET
 from kkrpc_py.channel.call import Call, CallOptions
 from kkrpc_py.channel.channel import RPCChannel
 from kkrpc_py.channel.parking import Signal
+from kkrpc_py.channel.signals import CancelSignal
 from kkrpc_py.core.hello import STREAM_ARGUMENTS
 from kkrpc_py.errors import (
     CallCancelled,
@@ -31,7 +32,6 @@ from kkrpc_py.errors import (
     error_to_wire,
 )
 from kkrpc_py.streaming.producing import Producing
-from kkrpc_py.channel.signals import CancelSignal
 from kkrpc_py.wire.shared import Shared, SharedWriter
 
 __all__ = ["Upload"]

@@ -14,8 +14,8 @@ from anyio.abc import ObjectSendStream
 from anyio.lowlevel import checkpoint
 
 import kkrpc_py as kk
-from kkrpc_py.limits import Limits
 from kkrpc_py.channel.signals import CancelSignal
+from kkrpc_py.limits import Limits
 from tests.channel.harness import BOUND, Log, linked, until, without_collector
 from tests.channel.peer import request
 from tests.streaming.scripts import all_blocked, collected, received, scripted_client
