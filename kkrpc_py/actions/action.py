@@ -20,6 +20,7 @@ from kkrpc_py.actions.running import BoundAction, PreparedAction, Reader
 from kkrpc_py.actions.stream import ActionStream
 from kkrpc_py.channel.sink import SinkStream, StreamSink
 from kkrpc_py.errors import ActionError
+from kkrpc_py.wire.js import UNDEFINED
 
 __all__ = ["Action", "action_of", "stream_action"]
 
@@ -135,7 +136,7 @@ def _callable_form(action: Action) -> Any:
     handler: Any = action.handler
     missing = inspect.Parameter.empty
     kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
-    parameters = [inspect.Parameter(action.input_name, kind, default=None)]
+    parameters = [inspect.Parameter(action.input_name, kind, default=UNDEFINED)]
     if action.is_method:
         parameters.insert(0, inspect.Parameter("self", kind, default=missing))
     signature = inspect.Signature(parameters)
