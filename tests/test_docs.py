@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import ast
+import contextlib
 import inspect
 import os
 import re
 import shlex
+import shutil
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -52,24 +55,71 @@ def run_python(block: Block, path: Path, names: dict[str, Any], backend: tuple[s
     anyio.run(main, backend=backend[0], backend_options=backend[1])
 
 
-def run_console(block: Block, folder: Path) -> None:
-    """Each `$ python …` and `$ kkrpc-py …` line is run; what a terminal shows must be what follows it."""
-    programs = {"python": [sys.executable], "kkrpc-py": [sys.executable, "-m", "kkrpc_py"]}
-    for line, expected in re.findall(r"^\$ (.*)\n((?:[^$].*\n|\n)*)", block.text, re.MULTILINE):
-        words = shlex.split(line)
-        if words[0] not in programs:
-            continue
-        done = subprocess.run(
-            [part for word in words for part in programs.get(word, [word])],
-            cwd=folder,
-            env={**os.environ, "PYTHONPATH": str(ROOT)},
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            timeout=SECONDS,
+class Shell:
+    """The terminal of one document: its commands, and the server that they talk to.
+
+    `localhost:8000` in a document is a free port here; `$ uvicorn MODULE:NAME` serves there until its end.
+    """
+
+    ADDRESS = "localhost:8000"
+
+    def __init__(self, folder: Path, stack: contextlib.ExitStack) -> None:
+        self._folder = folder
+        self._stack = stack
+        self._listener = stack.enter_context(socket.create_server(("127.0.0.1", 0)))
+        self.address = f"localhost:{self._listener.getsockname()[1]}"
+        self._programs = {"python": [sys.executable], "kkrpc-py": [sys.executable, "-m", "kkrpc_py"]}
+        if (curl := shutil.which("curl")) is not None:
+            self._programs["curl"] = [curl, "--silent"]
+
+    def here(self, text: str) -> str:
+        """`text` of the document, for the address here."""
+        return text.replace(self.ADDRESS, self.address)
+
+    def run(self, block: Block) -> None:
+        """Run each `$` line of a known program; what a terminal shows must be what follows it."""
+        for line, expected in re.findall(r"^\$ (.*)\n((?:[^$].*\n|\n)*)", block.text, re.MULTILINE):
+            words = shlex.split(self.here(line))
+            if words[0] == "uvicorn":
+                self._serve(words[1])
+            elif words[0] in self._programs:
+                command = [part for word in words for part in self._programs.get(word, [word])]
+                done = subprocess.run(
+                    command,
+                    cwd=self._folder,
+                    env=self._environment(),
+                    stdin=subprocess.DEVNULL,
+                    stdout=subprocess.PIPE,
+                    stderr=subprocess.STDOUT,
+                    text=True,
+                    timeout=SECONDS,
+                )
+                # A terminal begins its prompt on a line of its own.
+                shown = done.stdout if done.stdout[-1:] in ("", "\n") else f"{done.stdout}\n"
+                assert (shown, done.returncode) == (self.here(expected), 0)
+
+    def _serve(self, name: str) -> None:
+        fd = self._listener.fileno()
+        server = subprocess.Popen(
+            [sys.executable, "-m", "uvicorn", name, "--fd", str(fd), "--log-level", "critical"],
+            cwd=self._folder,
+            env=self._environment(),
+            pass_fds=[fd],
         )
-        assert (done.stdout, done.returncode) == (expected, 0)
+        self._stack.callback(_stop, server)
+
+    def _environment(self) -> dict[str, str]:
+        return {**os.environ, "PYTHONPATH": f"{ROOT}{os.pathsep}{self._folder}"}
+
+
+def _stop(server: subprocess.Popen[bytes]) -> None:
+    server.terminate()
+    try:
+        server.wait(SECONDS / 4)
+    except subprocess.TimeoutExpired:
+        server.kill()
+        server.wait()
+        raise
 
 
 @pytest.mark.parametrize("path", DOCS, ids=lambda path: str(path.relative_to(ROOT)))
@@ -78,15 +128,18 @@ def test_the_code_in_the_documents_runs(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     names: dict[str, Any] = {"__name__": "document"}
-    for block in blocks_of(path):
-        if block.language == "console":
-            run_console(block, tmp_path)
-        elif block.language == "python" and block.info.startswith("file="):
-            (tmp_path / block.info.removeprefix("file=")).write_text(block.text, encoding="utf-8")
-        elif block.language == "python" and block.info:
-            assert re.fullmatch(r"no-run: \S.*", block.info), f"{path.name}:{block.line}: {block.info}"
-        elif block.language == "python":
-            run_python(block, path, names, anyio_backend)
+    with contextlib.ExitStack() as stack:
+        shell = Shell(tmp_path, stack)
+        for block in blocks_of(path):
+            if block.language == "console":
+                shell.run(block)
+            elif block.language == "python" and block.info.startswith("file="):
+                file = tmp_path / block.info.removeprefix("file=")
+                file.write_text(shell.here(block.text), encoding="utf-8")
+            elif block.language == "python" and block.info:
+                assert re.fullmatch(r"no-run: \S.*", block.info), f"{path.name}:{block.line}: {block.info}"
+            elif block.language == "python":
+                run_python(block._replace(text=shell.here(block.text)), path, names, anyio_backend)
 
 
 LINK = re.compile(r"\]\((?!https?://)([^)#\s]+)[^)]*\)")
