@@ -1,7 +1,7 @@
 """What an HTTP request says before it becomes a WebSocket, and whether it may come from where it does.
 
-Owns what an authentication hook sees, and the judgement of Host and Origin, which is the same for HTTP and
-for WebSocket (docs/security.md). It reads no socket and sends no answer.
+Owns what an authentication hook sees, and the judgement of Host, Origin and hook, which is the same for HTTP
+and for WebSocket (HTTP-1, HTTP-2, HTTP-4). It reads no socket and sends no answer.
 
 Why both are judged: a page of a foreign origin may open a WebSocket to this machine and read what comes
 (RFC 6455, 10.2), and a foreign name that resolves to this machine's address makes such a page one of the
@@ -11,18 +11,23 @@ same origin (DNS rebinding); then the Host header has the foreign name.
 from __future__ import annotations
 
 import dataclasses
+import logging
 import re
 from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
 from types import SimpleNamespace
 from typing import Final, NamedTuple, TypeAlias
 
+from kkrpc_py.errors import ActionError
+
 __all__ = [
     "LOCAL_HOSTS",
     "Authenticate",
+    "HandshakeRefused",
     "HandshakeRequest",
     "check_names",
     "headers_of",
     "host_allowed",
+    "judge",
     "origin_allowed",
     "same_origin",
 ]
@@ -31,6 +36,8 @@ LOCAL_HOSTS: Final = ("localhost", "127.0.0.1", "[::1]")
 """The names under which this machine reaches itself: the default of whoever asks for allowed hosts."""
 
 ANY: Final = "*"
+
+_log = logging.getLogger("kkrpc_py.server")
 
 _DEFAULT_PORTS: Final = {"http": 80, "https": 443, "ws": 80, "wss": 443}
 # A name or address and a port (RFC 9110, 7.2). Neither holds what would end it elsewhere in a URL.
@@ -54,8 +61,48 @@ class HandshakeRequest:
     """For the hook to fill: becomes `state` of the channel that serves the client."""
 
 
+class HandshakeRefused(ConnectionError):
+    """The server did not open a WebSocket.
+
+    `status` is its HTTP status and `body` what it said with it; None and empty where it spoke no HTTP.
+    """
+
+    def __init__(self, message: str, *, status: int | None = None, body: bytes = b"") -> None:
+        super().__init__(message)
+        self.status = status
+        self.body = body
+
+
 Authenticate: TypeAlias = Callable[[HandshakeRequest], Awaitable[bool]]
-"""Decides whether to serve a client: False refuses it before any call. What it raises refuses it too."""
+"""Decides whether to serve a client: False refuses it before any call, with 403. An `ActionError` that it
+raises refuses it as it says; anything else is logged, and refuses it with 500."""
+
+
+async def judge(
+    request: HandshakeRequest,
+    *,
+    hosts: Collection[str],
+    origins: Collection[str],
+    authenticate: Authenticate | None,
+    secure: bool,
+) -> ActionError | None:
+    """Why this client is not served; None where it is. The hook is asked last.
+
+    :param secure: as for `origin_allowed`.
+    """
+    if not host_allowed(request.headers, hosts):
+        return ActionError("FORBIDDEN_HOST", "This host is not served here", 400)
+    if not origin_allowed(request.headers, origins, secure=secure):
+        return ActionError("FORBIDDEN_ORIGIN", "This origin is not allowed here", 403)
+    try:
+        if authenticate is None or await authenticate(request):
+            return None
+    except ActionError as refusal:
+        return refusal
+    except Exception:
+        _log.exception("the authentication hook failed")
+        return ActionError("INTERNAL_ERROR", "Authentication failed unexpectedly", 500)
+    return ActionError("FORBIDDEN", "Not allowed", 403)
 
 
 class _Place(NamedTuple):
