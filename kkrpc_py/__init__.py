@@ -56,6 +56,7 @@ if TYPE_CHECKING:
         serve_unix,
     )
     from kkrpc_py.channel.signals import CancelSignal
+    from kkrpc_py.channel.websockets import connect_websocket, serve_websocket
     from kkrpc_py.streaming.client import RemoteStreams, streams
     from kkrpc_py.streaming.events import Event, EventReader, Events, events
     from kkrpc_py.streaming.follower import Gap
@@ -70,6 +71,7 @@ if TYPE_CHECKING:
     from kkrpc_py.streaming.state_view import StateChange
     from kkrpc_py.streaming.upload import Upload
     from kkrpc_py.tools.relay import relay
+    from kkrpc_py.transports.handshake import HandshakeRefused, HandshakeRequest
 
 __all__ = [
     "ActionContext",
@@ -86,6 +88,8 @@ __all__ = [
     "EventReader",
     "Events",
     "Gap",
+    "HandshakeRefused",
+    "HandshakeRequest",
     "InboundReader",
     "Interceptor",
     "KkrpcError",
@@ -130,6 +134,7 @@ __all__ = [
     "callback",
     "connect_tcp",
     "connect_unix",
+    "connect_websocket",
     "constructible",
     "current_channel",
     "events",
@@ -146,6 +151,7 @@ __all__ = [
     "serve_stdio",
     "serve_tcp",
     "serve_unix",
+    "serve_websocket",
     "stream",
     "stream_action",
     "streams",
@@ -180,6 +186,10 @@ if not TYPE_CHECKING:  # a checker that saw it would take every misspelt name fo
         "sync": "kkrpc_py.sync",
         "relay": "kkrpc_py.tools.relay",
         "CancelSignal": "kkrpc_py.channel.signals",
+        "connect_websocket": "kkrpc_py.channel.websockets",
+        "serve_websocket": "kkrpc_py.channel.websockets",
+        "HandshakeRefused": "kkrpc_py.transports.handshake",
+        "HandshakeRequest": "kkrpc_py.transports.handshake",
         **{name: f"kkrpc_py.streaming.{module}" for module, names in _STREAMING.items() for name in names},
         **{name: f"kkrpc_py.actions.{module}" for module, names in _ACTIONS.items() for name in names},
     }
