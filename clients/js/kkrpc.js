@@ -28,6 +28,7 @@ export const LIMITS = Object.freeze({
   callBytes: 256 * MIB, // the frames of those calls; as much of streams within values that lies unread
   callbacks: 65536, // functions held of the peer, and as many that the peer holds
   streamBuffer: MIB, // of one stream, unread, where the peer knows credit
+  streamChunks: 4096, // the same in values, 64 at least; a small value costs more as an object than on the wire
   stockStreamBuffer: 64 * MIB, // the same where it does not
   sendHighWater: MIB, // what may lie in the socket before this side stops writing to it
   sendMax: 64 * MIB, // answers that the peer does not read
@@ -82,11 +83,22 @@ export class PropertyNotFound extends RemoteError {}
 export class CallbackReleased extends RemoteError {}
 /** An action refused, or failed, in words that are meant for its caller. */
 export class ActionError extends RemoteError {
+  get code() { // leniently, ACT-10
+    const code = own(this.fields, 'code');
+    return typeof code === 'string' && code ? code : 'STREAM_ERROR';
+  }
+
   /** The HTTP status that goes with it. */
-  get status() { return own(this.fields, 'statusCode'); }
+  get status() {
+    const status = own(this.fields, 'statusCode');
+    return Number.isInteger(status) && status >= 400 && status < 600 ? status : 500;
+  }
 
   /** Messages by the path of the field that they are about. */
-  get fieldErrors() { return own(this.fields, 'fieldErrors') ?? {}; }
+  get fieldErrors() {
+    const errors = own(this.fields, 'fieldErrors');
+    return isObject(errors) && Object.values(errors).every(isTexts) ? errors : {};
+  }
 }
 
 // The names that choose a class; no name that a peer sends chooses anything else (ERR-3).
@@ -274,14 +286,15 @@ function flawOf({ type, method, path, args, kwargs }) {
 const marks = new WeakMap(); // function -> what `handler` said of it
 
 /**
- * Says more of a function that is to be exposed; returns the function.
+ * Says more of a function that is to be exposed, or passed; returns the function.
  *
  * `parameters`: their names, `?` after optional ones: others than these are refused, and a peer may name them
- * (KWA-1). `context: true`: the function is called with a context `{signal, meta, id, channel}` before its arguments;
- * `signal` is an AbortSignal for when the peer wants no more of the call or stream.
+ * (KWA-1). `anyNames`: it takes whatever a peer names, in its context. `context`: it is called with a context
+ * `{signal, meta, kwargs, id, channel}` before its arguments; `signal` is an AbortSignal that says when the peer wants
+ * no more of the call or stream, `kwargs` are the arguments by name.
  */
-export function handler({ parameters, context = false }, run) {
-  marks.set(run, { parameters, context });
+export function handler({ parameters, anyNames = false, context = anyNames }, run) {
+  marks.set(run, { parameters, anyNames, context });
   return run;
 }
 
@@ -387,8 +400,8 @@ class Link {
     else if ((this.target.readyState ?? 1) === 1) this.target.send(text);
   }
 
-  close(code, reason) {
-    if (this.port) this.send(DESTROY); // a port tells nobody that it was closed
+  close(code, reason, stock) {
+    if (this.port || stock) this.send(DESTROY); // a port tells nobody that it was closed (TRN-3)
     if (this.port) this.target.close?.();
     else this.target.close(code, reason);
   }
@@ -448,7 +461,7 @@ class Outbox {
       }
       const lines = [];
       const told = [];
-      for (let size = 0; size < 256 * KIB && lines.length < 256;) { // an item that no receiver finds too large
+      for (let size = 0; size < 64 * KIB;) { // an item that no receiver finds too large (TRN-5)
         let line;
         if (this.#control.length > 0) {
           const next = this.#control.shift();
@@ -459,7 +472,7 @@ class Outbox {
           line = frame.line();
           told.push(frame);
         } else break;
-        if (lines.length > 0 && size + line.length > 256 * KIB) { // a large one goes alone
+        if (lines.length > 0 && size + line.length > 64 * KIB) { // a large one goes alone
           this.#write(lines.splice(0));
           size = 0;
         }
@@ -484,7 +497,6 @@ class Outbox {
 // -------------------------------------------------------------------------------------- the consumer's half
 
 const INITIAL = { chunks: 64, bytes: 256 * KIB }; // CRD-1
-const MOST_CHUNKS = 4096; // the largest window: a small value costs more as an object than on the wire
 
 /** What a consumer has granted, and what came of it. `granted + unread + taken = window`, in both units (CRD-5). */
 class Window {
@@ -493,7 +505,9 @@ class Window {
   #size = { ...INITIAL };
   #taken = { chunks: 0, bytes: 0 };
 
-  constructor(budget) { this.budget = Math.max(budget, INITIAL.bytes); }
+  constructor({ streamBuffer, streamChunks }) {
+    this.budget = { chunks: Math.max(streamChunks, INITIAL.chunks), bytes: Math.max(streamBuffer, INITIAL.bytes) };
+  }
 
   /** A frame came; false: there was no credit for it (CRD-4). */
   arrived(chunks, bytes) {
@@ -511,11 +525,11 @@ class Window {
     taken.bytes += bytes;
     if (taken.chunks * 2 < size.chunks && taken.bytes * 2 < size.bytes) return null;
     const perChunk = Math.floor(taken.bytes / taken.chunks) + 1;
-    const fitting = Math.min(Math.max(Math.floor(this.budget / perChunk), 1), MOST_CHUNKS);
+    const fitting = Math.min(Math.max(Math.floor(this.budget.bytes / perChunk), 1), this.budget.chunks);
     // A window that shrinks takes back nothing that was granted, only what would be granted again.
     const next = {
       chunks: Math.max(Math.min(size.chunks * 4, fitting), size.chunks - taken.chunks),
-      bytes: Math.min(size.bytes * 4, this.budget),
+      bytes: Math.min(size.bytes * 4, this.budget.bytes),
     };
     const grant = { n: taken.chunks + next.chunks - size.chunks, b: taken.bytes + next.bytes - size.bytes };
     this.#size = next;
@@ -670,6 +684,24 @@ export class RemoteStream {
 }
 
 // ---------------------------------------------------------------------------------------------- the channel
+
+const entries = new WeakMap(); // function of a peer -> what its channel knows of it
+
+/** What a message names: placeholder -> function or stream; `used` are those that its values have. */
+class Things extends Map {
+  used = new Set();
+
+  /** The thing that a text stands for, or undefined. */
+  use(text) {
+    const thing = this.get(text);
+    if (thing !== undefined) this.used.add(thing);
+    return thing;
+  }
+
+  get unused() { return [...this.values()].filter((thing) => !this.used.has(thing)); }
+}
+
+const NO_THINGS = new Things();
 
 /**
  * A channel to one peer. `target` is a WebSocket (open or not yet), a MessagePort, a Worker, the scope of a worker, or
@@ -928,7 +960,7 @@ export class RPCChannel {
         text = utf8.decode(data);
       } catch { /* noise */ }
     }
-    if (typeof text !== 'string') return this.#heardNoise('');
+    if (typeof text !== 'string') return this.#count(); // TRN-9
     if (text === DESTROY || text === `${DESTROY}\n`) return this.#lost(1000);
     try {
       for (const line of text.split('\n')) { // FRM-14: the end of an item ends a line
@@ -981,7 +1013,7 @@ export class RPCChannel {
   #take(names) {
     const { functions, streams } = names;
     const { idBytes, callbacks, calls } = this.#limits;
-    if (functions.length + streams.length === 0) return new Map();
+    if (functions.length + streams.length === 0) return new Things();
     const held = this.#theirs.size + functions.filter((id) => !this.#theirs.has(id)).length;
     const short = [...functions, ...streams].every((id) => byteLength(id) <= idBytes);
     const good = streams.every((id) => this.#usable(id)) && new Set(streams).size === streams.length;
@@ -991,7 +1023,7 @@ export class RPCChannel {
       this.#giveBack(names);
       throw new (short && good ? LimitExceeded : ProtocolError)('functions or streams that are not taken');
     }
-    return new Map([
+    return new Things([
       ...functions.map((id) => [`__callback__${id}`, this.#theirFunction(id)]),
       ...streams.map((id) => [id, new RemoteStream(this.#theirStream(id))]),
     ]);
@@ -1013,12 +1045,19 @@ export class RPCChannel {
     for (const id of streams.slice(0, 65536)) if (this.#usable(id)) this.#theirStream(id).cancel();
   }
 
+  /** Lets go of functions and streams that nobody here has seen (CBK-6, ARG-3). */
+  #drop(things) {
+    for (const thing of things) {
+      if (typeof thing === 'function') this.#unname(thing);
+      else thing.cancel();
+    }
+  }
+
   /** A value with bytes, functions and streams in their places; `depth` is 1 at the top level of args. */
   #revive(things, value, depth) {
     if (typeof value === 'string') {
-      const thing = things.get(value);
-      const nowhere = typeof thing === 'function' && depth > 1 && !this.#agreed.has('callback'); // CBK-1
-      return thing === undefined || nowhere ? value : thing;
+      if (depth > 1 && typeof things.get(value) === 'function' && !this.#agreed.has('callback')) return value; // CBK-1
+      return things.use(value) ?? value;
     }
     if (typeof value !== 'object' || value === null) return value;
     const bytes = bytesOf(value);
@@ -1122,23 +1161,25 @@ export class RPCChannel {
       return this.#giveBack(names);
     }
     const given = {};
+    let things = NO_THINGS;
     try {
-      const things = this.#take(names);
+      things = this.#take(names);
       const each = (object, known) => Object.fromEntries(Object.entries(isObject(object) ? object : {})
         .map(([name, item]) => [name, this.#revive(known, item, 2)]));
-      given.refs = things.size;
       given.kwargs = each(message.kwargs, things);
       given.meta = each(message.meta, NO_THINGS);
       given.args = this.#revive(things, listOr(message.args), 0);
       given.value = this.#revive(things, message.value ?? null, 0);
+      this.#drop(things.unused);
     } catch (error) {
+      this.#drop(things.values());
       return asked ? this.#fail(id, error) : this.#count();
     }
-    const call = this.#enter({ id, key: asked ? key : undefined, size, asked });
+    const call = this.#enter({ id, key: asked ? key : undefined, size, asked, things: [...things.used] });
     return this.#run(call, () => this.#begin(call, message, given));
   }
 
-  #begin(call, { type, method: called, path }, { args, kwargs, meta, value, refs }) {
+  #begin(call, { type, method: called, path }, { args, kwargs, meta, value }) {
     if (type === 'callback') return this.#callOwn(call, called, args, kwargs);
     if (type === 'get' || type === 'set') { // CALL-10
       const { parent, found } = find(this.#root, path, 'Property');
@@ -1146,7 +1187,7 @@ export class RPCChannel {
       if (!this.#settable.has(path.join('.'))) {
         throw new RemoteError('PermissionError', `${path.join('.')} may not be set`);
       }
-      if (refs > 0) throw new TypeError('a property holds data alone');
+      if (call.things.length > 0) throw new TypeError('a property holds data alone');
       parent[path.at(-1)] = value;
       return true;
     }
@@ -1164,11 +1205,12 @@ export class RPCChannel {
   }
 
   #arguments(run, call, args, kwargs, meta = {}) {
-    const { parameters, context } = marks.get(run) ?? {};
-    const bound = bind(parameters, args, kwargs);
+    const { parameters, anyNames, context } = marks.get(run) ?? {};
+    const bound = anyNames ? args : bind(parameters, args, kwargs);
+    call.things = []; // from here on they are the function's
     if (!context) return bound;
     call.abort = new AbortController();
-    return [{ signal: call.abort.signal, meta, id: call.id, channel: this }, ...bound];
+    return [{ signal: call.abort.signal, meta, kwargs, id: call.id, channel: this }, ...bound];
   }
 
   async #callOwn(call, id, args, kwargs) {
@@ -1205,6 +1247,7 @@ export class RPCChannel {
     } catch (error) {
       if (call.asked) this.#fail(call.id, error);
     }
+    this.#drop(call.things);
     this.#leave(call);
   }
 
@@ -1481,7 +1524,7 @@ export class RPCChannel {
   #attach(call) {
     call.state = 'open';
     call.agreed ??= this.#inForce(call);
-    if (call.agreed.has('credit')) call.window = new Window(this.#limits.streamBuffer);
+    if (call.agreed.has('credit')) call.window = new Window(this.#limits);
     call.receiver = new Receiver({
       shared: call.inner ? this.#within : { bytes: 0 },
       onTaken: (chunks, bytes) => {
@@ -1489,8 +1532,7 @@ export class RPCChannel {
         if (grant) this.#send('stream-ack', call.id, { args: grant });
       },
       onCancel: (error) => this.#giveUp(call, error),
-      onDropped: (things) => things.forEach((thing) => (
-        typeof thing === 'function' ? this.#unname(thing) : thing.cancel())),
+      onDropped: (things) => this.#drop(things),
     });
     return call.receiver;
   }
@@ -1532,14 +1574,19 @@ export class RPCChannel {
     const fails = type === 'stream-error' || (type === 'response' && args.error);
     if (fails || opening) this.#giveBack(names);
     if (opening) return this.#settleCall(call, null, new RemoteStream(this.#attach(call)));
+    let things = NO_THINGS;
     let value = null;
     let error = null;
     try {
       if (fails) error = readError(this.#revive(NO_THINGS, args.error || 'Stream error', 0)); // ERR-2
-      else value = this.#revive(this.#take(names), args.result ?? null, 0);
+      else {
+        things = this.#take(names);
+        value = this.#revive(things, args.result ?? null, 0);
+      }
     } catch (raised) {
       error = raised;
     }
+    this.#drop(error ? things.values() : things.unused);
     this.#over(call);
     if (call.receiver) return call.receiver.finish(error ? { error } : { value });
     return this.#settleCall(call, error, value);
@@ -1556,10 +1603,14 @@ export class RPCChannel {
       this.#giveBack(names);
       return this.#giveUp(call, starved ? new ProtocolError('a chunk without credit') : new LimitExceeded('too much lies unread'));
     }
+    let things = NO_THINGS;
     try {
-      const things = this.#take(names); // CBK-7
-      return receiver.add(values.map((value) => this.#revive(things, value, 0)), size, [...things.values()]);
+      things = this.#take(names); // CBK-7
+      const revived = values.map((value) => this.#revive(things, value, 0));
+      this.#drop(things.unused);
+      return receiver.add(revived, size, [...things.used]);
     } catch (error) {
+      this.#drop(things.values());
       return this.#giveUp(call, error);
     }
   }
@@ -1590,14 +1641,12 @@ export class RPCChannel {
     this.cancelIncoming();
     if (!lost) this.#outbox.flush(true, true);
     const code = { ProtocolError: 4002, LimitExceeded: 4009 }[reason?.name] ?? 1000; // a page may send no 1002
-    this.#link.close(code, code === 1000 ? '' : reason.message);
+    this.#link.close(code, code === 1000 ? '' : reason.message, this.stock && this.#options.hello !== false);
     if (this.#incoming.size > 0) await within(idle, this.#limits.cleanupMs);
     this.#settle.closed(reason);
   }
 }
 
-const NO_THINGS = new Map();
-const entries = new WeakMap(); // function of a peer -> its entry
 
 function rejected(error) {
   const promise = Promise.reject(error);
