@@ -1081,7 +1081,8 @@ export class RPCChannel {
     const run = (...args) => this.#callTheirs(fresh, args);
     run.notify = (...args) => this.#callTheirs(fresh, args, false);
     run.release = () => this.#letGo(fresh);
-    fresh.ref = typeof WeakRef === 'function' ? new WeakRef(run) : { deref: () => run };
+    // No closure here may refer to `run`: those that stay would keep it.
+    fresh.ref = typeof WeakRef === 'function' ? new WeakRef(run) : { run, deref() { return this.run; } };
     collected?.register(run, () => this.#letGo(fresh));
     entries.set(run, fresh);
     this.#theirs.set(id, fresh);
