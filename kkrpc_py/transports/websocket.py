@@ -81,6 +81,8 @@ class WebSocketStream(ObjectStream[bytes]):
         """The header fields of the other side's handshake, names in lower case."""
         self.request = request
         """On the server's side: what the client asked for."""
+        self.client = None if request is None else request.client
+        """On the server's side: the client's address, where it is known."""
         self.farewell = False
         """Say `__DESTROY__` before closing, for a peer that does not notice a closed WebSocket (TRN-3)."""
         self.failure: KkrpcError | None = None
