@@ -207,7 +207,7 @@ class Execution(Generic[T]):
             self._close()
 
     def abandon(self, post: Post) -> None:
-        """The same from a finalizer, in whichever thread: the connection is closed as soon as the loop runs."""
+        """The same from a finalizer, in whichever thread: the loop closes the connection as it runs on."""
         if self.status == "streaming":
             self.status = "done"
             post(self._close)

@@ -11,7 +11,6 @@ It knows as much of HTTP as it takes to read a request.
 from __future__ import annotations
 
 import contextlib
-import gzip
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
@@ -93,7 +92,7 @@ class Scripted:
 
 @contextlib.asynccontextmanager
 async def scripted(play: Callable[[Visit], Awaitable[None]]) -> AsyncIterator[Scripted]:
-    """Run the server. A connection is closed when `play` has returned; what it raises is the test's failure."""
+    """Run the server. A connection is closed when `play` has returned; what it raises fails the test."""
     listener = await anyio.create_tcp_listener(local_host="127.0.0.1")
     port = listener.extra(SocketAttribute.local_port)
     server = Scripted(f"http://127.0.0.1:{port}/actions")
@@ -124,8 +123,3 @@ async def scripted(play: Callable[[Visit], Awaitable[None]]) -> AsyncIterator[Sc
             yield server
         finally:
             tasks.cancel_scope.cancel()
-
-
-def packed(data: bytes) -> bytes:
-    """`data` in gzip, without its end."""
-    return gzip.compress(data)
