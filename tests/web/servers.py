@@ -107,5 +107,6 @@ async def _run_hypercorn(
     config.bind = [f"fd://{listener.detach()}"]
     config.graceful_timeout = graceful_seconds
     config.accesslog = None
+    config.loglevel = "WARNING"
     serve: Any = hypercorn.trio.serve if loop == "trio" else hypercorn.asyncio.serve
     await serve(app, config, shutdown_trigger=stop.wait)
