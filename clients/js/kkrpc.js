@@ -38,6 +38,7 @@ export const LIMITS = Object.freeze({
 });
 
 const DESTROY = '__DESTROY__'; // what kkrpc writes when it closes
+const CODES = { ProtocolError: 4002, LimitExceeded: 4009 }; // 1002 and 1009: a page may not say those
 const NONE = new Set();
 const noop = () => {};
 
@@ -315,16 +316,26 @@ const classText = /^class\b/;
 const isClass = (value) => classText.test(Function.prototype.toString.call(value));
 
 /** A copy of a value that is public data and nothing else, without hidden keys; undefined for any other (CALL-10). */
-function publicData(value, depth = LIMITS.depth) {
-  if (typeof value === 'function' || typeof value === 'symbol' || depth === 0) return undefined;
-  if (typeof value !== 'object' || value === null || value instanceof Uint8Array) return value;
-  if (!Array.isArray(value) && !isPlain(value)) return undefined;
-  const slots = Object.entries(Object.getOwnPropertyDescriptors(value))
-    .filter(([key, slot]) => slot.enumerable && (Array.isArray(value) || !isHidden(key)) && slot.value !== undefined);
-  const getter = Object.values(Object.getOwnPropertyDescriptors(value)).some((slot) => slot.get ?? slot.set);
-  const items = slots.map(([key, slot]) => [key, publicData(slot.value, depth - 1)]);
-  if (getter || items.some(([, item]) => item === undefined)) return undefined;
-  return Array.isArray(value) ? Array.from(value, (item) => publicData(item, depth - 1)) : Object.fromEntries(items);
+function publicData(given) {
+  const refused = new TypeError('no data');
+  const copy = (value, level) => {
+    if (['function', 'symbol'].includes(typeof value) || level > LIMITS.depth) throw refused;
+    if (typeof value !== 'object' || value === null || value instanceof Uint8Array) return value;
+    if (Array.isArray(value)) return value.map((item) => copy(item, level + 1));
+    if (!isPlain(value)) throw refused;
+    const slots = Object.entries(Object.getOwnPropertyDescriptors(value))
+      .filter(([key, { enumerable }]) => enumerable && !isHidden(key));
+    return Object.fromEntries(slots.map(([key, slot]) => {
+      if (!('value' in slot)) throw refused; // code would have to run for it
+      return [key, copy(slot.value, level + 1)];
+    }));
+  };
+  try {
+    return copy(given, 1);
+  } catch (error) {
+    if (error === refused) return undefined;
+    throw error;
+  }
 }
 
 /** Looks a path up among own properties of plain objects (CALL-6). Returns the object that has the last segment. */
@@ -388,7 +399,8 @@ class Link {
     listen(target, 'open', onOpen);
     listen(target, 'end', onEnd);
     listen(target, 'close', (event) => onClose(event?.code, event?.reason));
-    if (!this.port || typeof target.on !== 'function') listen(target, 'error', noop); // `close` follows
+    listen(target, 'exit', () => onClose(1001)); // of a Worker in Node
+    listen(target, 'error', noop); // `close` or `exit` follows, where it is the end
     target.start?.();
   }
 
@@ -415,6 +427,7 @@ class Link {
 class Outbox {
   #control = []; // {line, owed}
   #frames = []; // {call, line(), sent(whether), keep}
+  #stopped = false;
   #scheduled = { control: false, frames: false, room: false };
   owed = 0; // bytes of answers that wait
   written = 0; // frames handed on
@@ -424,6 +437,7 @@ class Outbox {
   get waiting() { return this.#control.length + this.#frames.length; }
 
   push(line, owed) {
+    if (this.#stopped) return;
     this.#control.push({ line, owed });
     if (owed) this.owed += line.length + 1;
     if (this.owed > this.limits.sendMax) this.onFull(); // CLS-5
@@ -431,8 +445,16 @@ class Outbox {
   }
 
   pushFrame(frame) {
+    if (this.#stopped) return frame.sent(false);
     this.#frames.push(frame);
-    this.#schedule('frames', later);
+    return this.#schedule('frames', later);
+  }
+
+  /** Nothing more is written. */
+  stop() {
+    this.#stopped = true;
+    this.#control = [];
+    this.#frames.splice(0).forEach((frame) => frame.sent(false));
   }
 
   /** Throws away what a cancel makes pointless (CAN-1), but not what names functions or streams (CBK-6). */
@@ -915,7 +937,7 @@ export class RPCChannel {
   #plain(error, causes = 8) {
     const { name, message } = error ?? {};
     const plain = { name: typeof name === 'string' && name ? name : 'Error', message: String(message ?? error) };
-    const fields = error instanceof KkrpcError ? error.fields : error instanceof Error ? { ...error } : {};
+    const fields = error instanceof Error ? { ...(error instanceof KkrpcError ? error.fields : error) } : {};
     if (error instanceof Error && Object.hasOwn(error, 'cause')) fields.cause ??= error.cause;
     for (const [key, value] of Object.entries(fields)) {
       if (['name', 'message', 'stack'].includes(key) || (key.startsWith('_') && key !== '__notes__')) continue;
@@ -1040,8 +1062,7 @@ export class RPCChannel {
 
   /** CBK-6, ARG-3: what is not looked at is given back, or cancelled, all the same. */
   #giveBack({ functions, streams }) {
-    const most = functions.slice(0, 65536); // CBK-7
-    if (most.length > 0) this.#sayReleased(new Map(most.map((id) => [id, 1])));
+    this.#sayReleased(functions.slice(0, 65536).map((id) => [id, 1])); // CBK-7
     for (const id of streams.slice(0, 65536)) if (this.#usable(id)) this.#theirStream(id).cancel();
   }
 
@@ -1109,7 +1130,7 @@ export class RPCChannel {
     if (entry.released) return;
     entry.released = true;
     if (this.#theirs.get(entry.id) === entry) this.#theirs.delete(entry.id);
-    this.#sayReleased(new Map([[entry.id, entry.named]]));
+    this.#sayReleased([[entry.id, entry.named]]);
   }
 
   /** One of the messages that named it was not looked at. */
@@ -1118,13 +1139,15 @@ export class RPCChannel {
     if (entry.named === 1) this.#letGo(entry);
     else if (!entry.released) {
       entry.named--;
-      this.#sayReleased(new Map([[entry.id, 1]]));
+      this.#sayReleased([[entry.id, 1]]);
     }
   }
 
   #sayReleased(counts) {
     if (!this.#agreed.has('callback') || this.#state === 'closed') return;
-    this.#send('callback-release', undefined, { args: Object.fromEntries(counts) }, true);
+    for (let at = 0; at < counts.length; at += 100) { // however long the ids are, a frame has room for these
+      this.#send('callback-release', undefined, { args: Object.fromEntries(counts.slice(at, at + 100)) }, true);
+    }
   }
 
   // -------------------------------------------------------------------------------------- the callee's half
@@ -1348,7 +1371,7 @@ export class RPCChannel {
     if (this.#state === 'closed') return;
     const begin = this.#commit(fresh);
     await new Promise((resolve) => {
-      this.#outbox.pushFrame({ call, line: () => line, keep: () => fresh.size > 0, sent: resolve });
+      this.#outbox.pushFrame({ call, line: () => line, keep: () => true, sent: resolve }); // CAN-3
     });
     begin();
   }
@@ -1641,8 +1664,9 @@ export class RPCChannel {
     this.#state = 'closed';
     this.cancelIncoming();
     if (!lost) this.#outbox.flush(true, true);
-    const code = { ProtocolError: 4002, LimitExceeded: 4009 }[reason?.name] ?? 1000; // a page may send no 1002
-    this.#link.close(code, code === 1000 ? '' : reason.message, this.stock && this.#options.hello !== false);
+    this.#outbox.stop();
+    const code = reason === null || lost ? 1000 : CODES[reason.name] ?? 4011;
+    this.#link.close(code, code === 1000 ? '' : reason.message, this.stock);
     if (this.#incoming.size > 0) await within(idle, this.#limits.cleanupMs);
     this.#settle.closed(reason);
   }
@@ -1674,7 +1698,7 @@ function withStream(answer, cancel) {
 const targets = new WeakMap(); // proxy -> {channel, path, options}
 
 function proxyOf(channel, path, options) {
-  const proxy = new Proxy(noop, {
+  const proxy = new Proxy(function remote() {}, {
     get(_, name) {
       if (typeof name !== 'string') return undefined;
       if (name !== 'then') return proxyOf(channel, [...path, name], options);

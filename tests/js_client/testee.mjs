@@ -435,7 +435,7 @@ const listeners = new Map();
 const socket = {
   readyState: 1,
   get bufferedAmount() { return output.writableLength; },
-  send(text) { output.write(text, 'latin1'); },
+  send(text) { if (text !== '__DESTROY__') output.write(text, 'latin1'); }, // a byte stream has an end of its own
   close() {},
   addEventListener(name, listener) { listeners.set(name, listener); },
 };
