@@ -30,7 +30,7 @@ _WORD_FEATURES["array"] = "arrays"
 
 def problems_of_steps(case: Case, check: Check) -> list[str]:
     """What is wrong with a case beyond its schema."""
-    return [*_fresh(case), *_features(case), *_hub(case), *_kit_ids(case), *_Walk(check).problems(case)]
+    return [*_fresh(case), *_features(case), *_built(case), *_kit_ids(case), *_Walk(check).problems(case)]
 
 
 def problems_of_vector(vector: Case) -> list[str]:
@@ -205,22 +205,28 @@ def _features(case: Case) -> Iterator[str]:
 
 
 _HUB_GROUPS = {"NST": None, "UPL": "uploads", "EVT": "events", "STA": "shared-state"}
-"""The rules of level 4, and the feature that those of a group need beside a side's own."""
+"""The rules of a hub, and the feature that those of a group need beside a side's own."""
 _HUB_SIDES = {"callee": "named-streams", "caller": "streams-client"}
+_ACTIONS = "ACT"
+"""The other rules of level 4."""
 
 
-def _hub(case: Case) -> Iterator[str]:
-    """Level 4 has the rules of the hub, all of them and no others, and says which part of it they need."""
+def _built(case: Case) -> Iterator[str]:
+    """Level 4 has the rules of the hub and of actions, all of them and no others, and says what they need."""
     group = case["rule"].partition("-")[0]
-    if (case["level"] == 4) != (group in _HUB_GROUPS):
-        yield "level 4 is that of the rules " + ", ".join(_HUB_GROUPS)
+    if (case["level"] == 4) != (group in {*_HUB_GROUPS, _ACTIONS}):
+        yield "level 4 is that of the rules " + ", ".join((*_HUB_GROUPS, _ACTIONS))
     elif case["level"] == 4:
-        # A client of the hub has all of it that is about clients.
-        needed = {_HUB_SIDES[case["role"]]}
-        if (feature := _HUB_GROUPS[group]) is not None and case["role"] == "callee":
-            needed.add(feature)
-        for name in sorted(needed - set(case.get("features", ()))):
+        for name in sorted(_needed(group, case["role"]) - set(case.get("features", ()))):
             yield f"it needs the feature {name} and does not say so"
+
+
+def _needed(group: str, role: str) -> set[str]:
+    if group == _ACTIONS:
+        return {"actions"}
+    # A client of the hub has all of it that is about clients.
+    feature = _HUB_GROUPS[group] if role == "callee" else None
+    return {_HUB_SIDES[role]} if feature is None else {_HUB_SIDES[role], feature}
 
 
 def _kit_ids(case: Case) -> Iterator[str]:

@@ -32,7 +32,7 @@ FEATURES = frozenset(
     credit batch result cancel cbor callback stream-arguments kwargs metadata
     superjson bigint floats validation properties construct noise counted limits
     decimal rational uuid ip complex arrays date datetime set
-    named-streams uploads events shared-state streams-client
+    named-streams uploads events shared-state streams-client actions
     """.split()
 )
 """What `describe` may name (spec/testee.md, Features)."""

@@ -47,6 +47,7 @@ async def serve() -> int:
         passthrough=api._note_noise,
     )
     channel.begin_with(b"\n")  # FRM-12, as `serve_stdio` does
+    channel.state.bench = api._bench  # for the checks of its action
     async with anyio.create_task_group() as tasks, channel:
         api.hub._attach(channel, tasks)
         await channel.wait_closed()

@@ -1,7 +1,7 @@
 """What the reference testee exposes: the methods and properties of spec/testee.md.
 
 It owns their names and what they take. Scripts are `testee_script`'s, calls of the kit `testee_calls`'s, the
-hub `testee_streams`'s, the process and its end `testee`'s.
+hub `testee_streams`'s, the action `testee_actions`'s, the process and its end `testee`'s.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from contextvars import ContextVar
 from typing import Any, ClassVar
 
 import kkrpc_py as kk
+from kkrpc_py.conformance.testee_actions import CHECKS, ActionInput, run_action
 from kkrpc_py.conformance.testee_calls import Kept, outcome_of
 from kkrpc_py.conformance.testee_script import Bench, Script, error_of
 from kkrpc_py.conformance.testee_streams import Hub
@@ -21,7 +22,7 @@ _FEATURES = (
     "credit", "batch", "result", "cancel", "cbor", "callback", "stream-arguments", "kwargs", "metadata",
     "superjson", "bigint", "floats", "validation", "properties", "construct", "noise", "counted", "limits",
     "decimal", "rational", "uuid", "ip", "complex", "date", "datetime", "set",
-    "named-streams", "uploads", "events", "shared-state", "streams-client",
+    "named-streams", "uploads", "events", "shared-state", "streams-client", "actions",
 )  # fmt: skip
 
 _meta: ContextVar[dict[str, Any]] = ContextVar("metadata of the running call")
@@ -179,6 +180,10 @@ class API:
     async def count(self, n: Any) -> AsyncIterator[Any]:
         for number in range(n):
             yield number
+
+    @kk.stream_action(input=ActionInput, middleware=CHECKS)
+    async def action(self, input: ActionInput, ctx: kk.ActionContext, stream: kk.ActionStream[Any]) -> None:
+        await run_action(self._bench, input, stream)
 
     async def open(self, gate: Any) -> None:
         self._bench.gate(gate).set()

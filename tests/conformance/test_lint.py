@@ -44,6 +44,8 @@ This MUST count for nobody.
 
 **NST-1.** The mark comes first.
 
+**ACT-1.** An action takes an input.
+
 **UPL-1.** The id comes first.
 """
 CASE: dict[str, Any] = {
@@ -286,7 +288,7 @@ FAULTS: dict[str, tuple[Callable[[Folder], Any], str]] = {
     "validation unsaid": (steps(sends(method="typed.input")), "it needs the feature validation"),
     "a rule of the hub at another level": (
         lambda f: f.cases.append({**CASE, "id": "nst-1/x", "rule": "NST-1"}),
-        "nst-1/x: level 4 is that of the rules NST, UPL, EVT, STA",
+        "nst-1/x: level 4 is that of the rules NST, UPL, EVT, STA, ACT",
     ),
     "a rule at the level of the hub": (
         at_level_4("STR-1", "callee"),
@@ -297,6 +299,7 @@ FAULTS: dict[str, tuple[Callable[[Folder], Any], str]] = {
         at_level_4("UPL-1", "callee", "named-streams"),
         "it needs the feature uploads",
     ),
+    "an action unsaid": (at_level_4("ACT-1", "callee", "named-streams"), "it needs the feature actions"),
     "a client of the hub unsaid": (at_level_4("UPL-1", "caller"), "it needs the feature streams-client"),
     "the kit's id": (steps(sends(id="kit:1")), "step 0: ids that begin with kit:"),
     "a type of CBOR unsaid": (vector_key("features", ["cbor"]), "it needs the feature rational"),
@@ -422,6 +425,7 @@ def test_what_a_rule_says_ends_with_the_rule(folder: Folder) -> None:
         ("STR-2", 0),
         ("VAL-1", 2),
         ("NST-1", 0),
+        ("ACT-1", 0),
         ("UPL-1", 0),
     ]
     assert rules["VAL-1"].summary == "A value MUST arrive:"

@@ -4,11 +4,12 @@ import net from 'node:net';
 import { Peer, Property, RemoteStream, method } from './peer.mjs';
 import { RpcError } from './wire.mjs';
 import { hubMethods } from './hub_methods.mjs';
+import { ActionError, actionMethod } from './action.mjs';
 
 const EXTENSIONS = ['batch', 'result', 'cancel', 'callback', 'stream-arguments', 'kwargs', 'metadata'];
 const OTHERS = [
   'bigint', 'validation', 'properties', 'construct', 'noise', 'counted', 'limits',
-  'named-streams', 'uploads', 'events', 'shared-state', 'streams-client',
+  'named-streams', 'uploads', 'events', 'shared-state', 'streams-client', 'actions',
 ];
 const LIMITS = { // the three times together stay below the two seconds in which a testee ends
   frame: 262144, noise: 4096, depth: 128, digits: 1000, idBytes: 256, calls: 64, callBytes: 1048576,
@@ -89,10 +90,11 @@ async function* play(call, name, script) {
         await unlessCancelled(call, gate(what).opened);
       } else if (kind === 'cleanup') {
         cleanups.unshift(...what);
-      } else if (kind === 'raise' || kind === 'return') {
+      } else if (['raise', 'refuse', 'return', 'close'].includes(kind)) {
         interrupted = false;
         if (kind === 'raise') throw makeError(what);
-        return what;
+        if (kind === 'refuse') throw new ActionError(what);
+        return kind === 'return' ? what : undefined;
       } else {
         for (const value of chunks[kind](what)) {
           count(counters, 'yielded');
@@ -331,6 +333,7 @@ const root = exposed({
   Point: method('x y', (call, x, y) => ({ x, y }), true), // CALL-9: its public fields. There is no Sealed
   run: method('name script', run),
   produce: method('name script', play),
+  action: actionMethod({ play, started: (name) => count(probe(name), 'started') }),
   count: countTo,
   open: method('gate', (call, name) => gate(name).open()),
   probe: method('name', (call, name) => ({ ...probe(name) })),

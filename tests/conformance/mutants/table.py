@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from tests.conformance.mutants import (
+    actions,
     broad,
     calls,
     codecs,
@@ -36,4 +37,5 @@ MUTANTS = (
     *hub_clients.MUTANTS,
     *hub_uploads.MUTANTS,
     *hub_state.MUTANTS,
+    *actions.MUTANTS,
 )
