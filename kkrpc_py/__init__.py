@@ -43,6 +43,7 @@ from kkrpc_py.wire import js
 if TYPE_CHECKING:
     from kkrpc_py import sync
     from kkrpc_py.actions.action import stream_action
+    from kkrpc_py.actions.client import ActionCall, ActionClient
     from kkrpc_py.actions.context import ActionContext
     from kkrpc_py.actions.stream import ActionStream
     from kkrpc_py.channel.endpoints import (
@@ -72,8 +73,11 @@ if TYPE_CHECKING:
     from kkrpc_py.streaming.upload import Upload
     from kkrpc_py.tools.relay import relay
     from kkrpc_py.transports.handshake import HandshakeRefused, HandshakeRequest
+    from kkrpc_py.web.app import asgi_app
 
 __all__ = [
+    "ActionCall",
+    "ActionClient",
     "ActionContext",
     "ActionError",
     "ActionStream",
@@ -131,6 +135,7 @@ __all__ = [
     "ValidationIssue",
     "WouldBlock",
     "Writable",
+    "asgi_app",
     "callback",
     "connect_tcp",
     "connect_unix",
@@ -179,6 +184,7 @@ if not TYPE_CHECKING:  # a checker that saw it would take every misspelt name fo
     }
     _ACTIONS = {
         "action": ("stream_action",),
+        "client": ("ActionCall", "ActionClient"),
         "context": ("ActionContext",),
         "stream": ("ActionStream",),
     }
@@ -188,6 +194,7 @@ if not TYPE_CHECKING:  # a checker that saw it would take every misspelt name fo
         "CancelSignal": "kkrpc_py.channel.signals",
         "connect_websocket": "kkrpc_py.channel.websockets",
         "serve_websocket": "kkrpc_py.channel.websockets",
+        "asgi_app": "kkrpc_py.web.app",
         "HandshakeRefused": "kkrpc_py.transports.handshake",
         "HandshakeRequest": "kkrpc_py.transports.handshake",
         **{name: f"kkrpc_py.streaming.{module}" for module, names in _STREAMING.items() for name in names},
