@@ -76,8 +76,6 @@ if TYPE_CHECKING:
     from kkrpc_py.web.app import asgi_app
 
 __all__ = [
-    "ActionCall",
-    "ActionClient",
     "ActionContext",
     "ActionError",
     "ActionStream",
@@ -135,7 +133,6 @@ __all__ = [
     "ValidationIssue",
     "WouldBlock",
     "Writable",
-    "asgi_app",
     "callback",
     "connect_tcp",
     "connect_unix",
@@ -163,6 +160,9 @@ __all__ = [
     "sync",
     "writable",
 ]
+
+if TYPE_CHECKING:  # those that need an extra: a star import is not to fail without it
+    __all__ += ["ActionCall", "ActionClient", "asgi_app"]
 
 if not TYPE_CHECKING:  # a checker that saw it would take every misspelt name for one of these
     # The ways to a channel bring asyncio, TLS, sockets and subprocesses with them: half of what the import
@@ -200,14 +200,21 @@ if not TYPE_CHECKING:  # a checker that saw it would take every misspelt name fo
         **{name: f"kkrpc_py.streaming.{module}" for module, names in _STREAMING.items() for name in names},
         **{name: f"kkrpc_py.actions.{module}" for module, names in _ACTIONS.items() for name in names},
     }
-    _LATE = frozenset(__all__) - globals().keys()
+    _EXTRAS = {"ActionCall": "http", "ActionClient": "http", "asgi_app": "http"}
+    _LATE = (frozenset(__all__) | _EXTRAS.keys()) - globals().keys()
 
     def __getattr__(name):
         if name not in _LATE:
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
         from importlib import import_module
 
-        module = import_module(_MODULES.get(name, "kkrpc_py.channel.endpoints"))
+        try:
+            module = import_module(_MODULES.get(name, "kkrpc_py.channel.endpoints"))
+        except ModuleNotFoundError as exc:
+            if name not in _EXTRAS or str(exc.name).startswith("kkrpc_py"):
+                raise
+            needs = f"kkrpc_py.{name} needs the package {exc.name}: pip install 'kkrpc-py[{_EXTRAS[name]}]'"
+            raise ModuleNotFoundError(needs, name=exc.name) from exc
         together = [name] if name in _MODULES else _LATE - _MODULES.keys()
         globals().update({late: module if late == "sync" else getattr(module, late) for late in together})
         return globals()[name]

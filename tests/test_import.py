@@ -23,6 +23,7 @@ HEAVY = {
     "kkrpc_py.channel.endpoints", "kkrpc_py.transports.process", "kkrpc_py.transports.sockets",
     "kkrpc_py.wire.cbor_codec", "kkrpc_py.cli", "kkrpc_py.demo", "kkrpc_py.sync", "kkrpc_py.tools",
     "kkrpc_py.otel", "pydantic", "numpy", "opentelemetry",
+    "kkrpc_py.actions", "kkrpc_py.web", "httpx", "starlette", "websockets",
 }  # fmt: skip
 
 
@@ -59,6 +60,28 @@ found = before, loaded(), sorted(vars(kkrpc_py))
     assert "kkrpc_py.channel.endpoints" in after
     assert {"connect_tcp", "memory_pair", "open_process", "run_stdio", "serve_unix"} <= set(names)
     assert "kkrpc_py.streaming.hub" not in after
+
+
+def test_a_name_that_needs_an_extra_says_which() -> None:
+    texts, star = fresh("""
+import sys
+sys.modules.update(dict.fromkeys(("httpx", "starlette"), None))
+import kkrpc_py
+texts = []
+for name in "ActionClient", "asgi_app":
+    try:
+        getattr(kkrpc_py, name)
+    except ModuleNotFoundError as exc:
+        texts.append(str(exc))
+names = {}
+exec("from kkrpc_py import *", names)
+found = texts, sorted(names)
+""")
+    assert texts == [
+        "kkrpc_py.ActionClient needs the package httpx: pip install 'kkrpc-py[http]'",
+        "kkrpc_py.asgi_app needs the package starlette: pip install 'kkrpc-py[http]'",
+    ]
+    assert "stream_action" in star
 
 
 def test_cbor_comes_with_the_first_value_that_json_does_not_carry() -> None:
