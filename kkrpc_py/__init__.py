@@ -211,9 +211,10 @@ if not TYPE_CHECKING:  # a checker that saw it would take every misspelt name fo
         try:
             module = import_module(_MODULES.get(name, "kkrpc_py.channel.endpoints"))
         except ModuleNotFoundError as exc:
-            if name not in _EXTRAS or str(exc.name).startswith("kkrpc_py"):
+            package = str(exc.name).partition(".")[0]
+            if name not in _EXTRAS or package == "kkrpc_py":
                 raise
-            needs = f"kkrpc_py.{name} needs the package {exc.name}: pip install 'kkrpc-py[{_EXTRAS[name]}]'"
+            needs = f"kkrpc_py.{name} needs the package {package}: pip install 'kkrpc-py[{_EXTRAS[name]}]'"
             raise ModuleNotFoundError(needs, name=exc.name) from exc
         together = [name] if name in _MODULES else _LATE - _MODULES.keys()
         globals().update({late: module if late == "sync" else getattr(module, late) for late in together})
