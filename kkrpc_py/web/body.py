@@ -69,9 +69,7 @@ def _unsupported(message: str) -> ActionError:
     return ActionError("UNSUPPORTED_MEDIA_TYPE", message, 415)
 
 
-async def read_body(
-    receive: Receive, headers: Mapping[str, str], most: int, *, seconds: float = BODY_SECONDS
-) -> bytes:
+async def read_body(receive: Receive, headers: Mapping[str, str], most: int) -> bytes:
     """The body, of `most` bytes at most, by what is announced and by what comes.
 
     Raises ActionError, and ClientGone.
@@ -83,7 +81,7 @@ async def read_body(
     parts: list[bytes] = []
     size, more = 0, True
     try:
-        with fail_after(seconds):
+        with fail_after(BODY_SECONDS):
             while more:
                 message = await receive()
                 if message["type"] == "http.disconnect":
