@@ -1,6 +1,6 @@
 # Each target sets up what it needs, from a clone alone: Python 3.11 or newer with venv, nothing else.
-# Node is wanted by the cross-language tests, one testee and two peers of the benchmarks only; without it they are
-# skipped, and it is said.
+# Node is wanted by the cross-language tests, two testees and two peers of the benchmarks only, a browser by the tests
+# of the page; without them these are skipped, and it is said.
 
 VENV := .venv
 PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11; do \
@@ -22,7 +22,7 @@ help:
 	@echo "make test             the tests, on asyncio and trio"
 	@echo "make test-all         all of them: slow ones and uvloop too, with coverage"
 	@echo "make lint             ruff, mypy, pyright, import direction"
-	@echo "make conformance      the conformance kit against both testees; less: CONFORMANCE_ARGS='--level 0 1'"
+	@echo "make conformance      the conformance kit against its testees; less: CONFORMANCE_ARGS='--level 0 1'"
 	@echo "make bench [SAVE=1]   speed and memory, beside others on the same machine, in about a quarter of an hour;"
 	@echo "                      SAVE=1 writes benchmarks/results/; less: BENCH_ARGS='--rounds 2 --only ints'"
 	@echo "make bench-instructions  instructions of a chunk and a call, beside the committed baseline (valgrind)"
@@ -83,8 +83,8 @@ conformance: $(VENV)/.dev
 	try() { echo "== $$*"; $(BIN)/kkrpc-py conformance $(CONFORMANCE_ARGS) -- "$$@" || failed=1; echo; }; \
 	try $(BIN)/python -m kkrpc_py.conformance.testee --backend asyncio; \
 	try $(BIN)/python -m kkrpc_py.conformance.testee --backend trio; \
-	if command -v node >/dev/null; then try node spec/testees/node/testee.mjs; \
-	else echo "no Node here: the JavaScript testee is skipped"; test -z "$$KKRPC_REQUIRE_NODE" || failed=1; fi; \
+	if command -v node >/dev/null; then try node spec/testees/node/testee.mjs; try node tests/js_client/testee.mjs; \
+	else echo "no Node here: the JavaScript testees are skipped"; test -z "$$KKRPC_REQUIRE_NODE" || failed=1; fi; \
 	test -z "$$failed"
 
 $(VENV)/.bench: pyproject.toml $(VENV)/.run
