@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import ssl
 from collections.abc import AsyncGenerator, Callable, Coroutine
 from types import TracebackType
 from typing import Any, Generic, Literal, TypeVar
@@ -127,11 +128,11 @@ class ActionClient:
         if self._given_http is not None:
             return self._given_http
         if self._own_http is None:
-            # A stream has its connection for as long as it lasts, so that none may have to wait for
-            # another's.
-            self._own_http = httpx.AsyncClient(
-                timeout=None, limits=httpx.Limits(max_keepalive_connections=20)
-            )
+            # A stream keeps its connection for as long as it lasts: none may have to wait for another's.
+            pool = httpx.Limits(max_keepalive_connections=20)
+            # To http:// no TLS is spoken, and loading the authorities blocks for 30 ms: none are trusted then.
+            tls = self._url.scheme == "https" or ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+            self._own_http = httpx.AsyncClient(timeout=None, limits=pool, verify=tls)
         return self._own_http
 
     def spawn(self, task: Callable[[], Coroutine[Any, Any, None]]) -> None:

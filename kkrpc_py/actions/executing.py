@@ -281,9 +281,14 @@ class Executing(Coroutine[Any, Any, None], Generic[T]):
         """
         if self._used:
             raise RuntimeError("an execution can be awaited or iterated once")
-        self._execution.host.spawn(self._execution.fetch)
         self._used = True
-        return _Pass(self._execution, self._post)
+        execution = self._execution
+        try:
+            execution.host.spawn(execution.fetch)
+        except RuntimeError:
+            execution.stop()
+            raise
+        return _Pass(execution, self._post)
 
     # The coroutine protocol: `start_soon(call.execute, …)` and the event loops step it as one.
 

@@ -89,8 +89,8 @@ class Fetching:
         self._chance = chance
         self._json = JsonReader(limits)
         self._reader = EventStreamReader(limits.frame)
-        self._progressed = False
         self._tries = 0
+        self._tried_id = ""
         self._backoff = self._new_backoff()
 
     async def run(self, put: Put) -> None:
@@ -113,8 +113,8 @@ class Fetching:
         """Whether to try once more, after a delay (SSE-15)."""
         if not self._reader.last_id:
             return False
-        if self._progressed:
-            self._progressed = False
+        if self._tried_id != self._reader.last_id:  # something new came by the last one
+            self._tried_id = self._reader.last_id
             self._tries = 0
             self._backoff = self._new_backoff()
         self._tries += 1
@@ -187,8 +187,7 @@ class Fetching:
         size = 0
         failure: ActionError | None = None
         done = False
-        events = self._reader.feed(block)
-        for event in events:
+        for event in self._reader.feed(block):
             if event.event == "message":
                 try:
                     chunks.append(self._json.loads(event.data.encode()))
@@ -206,8 +205,6 @@ class Fetching:
                 failure = ActionError(
                     STREAM_ERROR, f"an event is longer than Limits.frame ({self._limits.frame})", 502
                 )
-        if events:
-            self._progressed = True
         if chunks:
             await self._put(chunks, size)
         if failure is not None:

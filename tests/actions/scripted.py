@@ -18,7 +18,12 @@ from typing import Any
 import anyio
 from anyio.abc import SocketAttribute, SocketStream
 
-__all__ = ["STREAM", "Scripted", "Visit", "event", "scripted"]
+from kkrpc_py.actions.client import ActionClient
+
+__all__ = ["SECONDS", "STREAM", "Scripted", "Visit", "event", "scripted", "served", "until"]
+
+SECONDS = 5.0
+"""What a test may wait for anything."""
 
 STREAM = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
 
@@ -91,9 +96,9 @@ class Scripted:
 
 
 @contextlib.asynccontextmanager
-async def scripted(play: Callable[[Visit], Awaitable[None]]) -> AsyncIterator[Scripted]:
+async def scripted(play: Callable[[Visit], Awaitable[None]], port: int = 0) -> AsyncIterator[Scripted]:
     """Run the server. A connection is closed when `play` has returned; what it raises fails the test."""
-    listener = await anyio.create_tcp_listener(local_host="127.0.0.1")
+    listener = await anyio.create_tcp_listener(local_host="127.0.0.1", local_port=port)
     port = listener.extra(SocketAttribute.local_port)
     server = Scripted(f"http://127.0.0.1:{port}/actions")
 
@@ -123,3 +128,22 @@ async def scripted(play: Callable[[Visit], Awaitable[None]]) -> AsyncIterator[Sc
             yield server
         finally:
             tasks.cancel_scope.cancel()
+
+
+@contextlib.asynccontextmanager
+async def served(
+    play: Callable[[Visit], Any], **options: Any
+) -> AsyncIterator[tuple[ActionClient, Scripted]]:
+    """A client and its server; nothing of an execution is left in the end."""
+    with anyio.fail_after(SECONDS):
+        async with scripted(play) as server:
+            async with ActionClient(server.url, **options) as client:
+                yield client, server
+            assert client.running == set()
+            await until(lambda: server.open == 0)
+
+
+async def until(there: Callable[[], bool]) -> None:
+    with anyio.fail_after(SECONDS):
+        while not there():
+            await anyio.sleep(0.001)
