@@ -66,7 +66,8 @@ function element(name, className, text) {
 }
 
 /** What there is to show of an error, whichever way it came. */
-const errorOf = ({ name, code, message, status, fieldErrors }) => ({ code: code ?? name, message, status, fieldErrors });
+const errorOf = ({ name, code, message, status, fieldErrors }) =>
+  ({ code: typeof code === 'string' ? code : name, message, status, fieldErrors });
 
 /** Show `error` in `box`, or nothing. */
 function showProblem(box, error) {
@@ -116,7 +117,12 @@ const STATES = { connecting: 'Connecting…', connected: 'Connected', lost: 'Con
 function showConnection() {
   find('connection').dataset.state = link.state;
   find('connection-state').textContent = STATES[link.state];
-  find('reconnect').hidden = link.state !== 'lost';
+  const again = find('reconnect');
+  if (link.state === 'lost') again.hidden = false;
+  if (link.state === 'connected') {
+    if (document.activeElement === again) find('prompt').focus();
+    again.hidden = true;
+  }
 }
 
 link.addEventListener('state', showConnection);

@@ -2,8 +2,8 @@
 
     python server.py [--port 8000] [--paced]
 
-With --paced nothing goes on by itself: a line "NAME" or "NAME COUNT" on standard input lets the stream of that
-name make one step, or so many.
+With --paced nothing goes on by itself: a line "NAME" or "NAME COUNT" on standard input lets the stream of
+that name make one step, or so many.
 """
 
 import argparse
@@ -17,7 +17,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from fnmatch import fnmatch
 from pathlib import Path
-from socket import create_server
 from typing import Annotated, Any, Literal
 
 import anyio
@@ -90,7 +89,7 @@ def told(name: str) -> Iterator[list[Any]]:
         print(f"{name} ended after {len(made)}", flush=True)
 
 
-# ---- actions -----------------------------------------------------------------------------------------------
+# ---- actions ---------------------------------------------------------------------------------------------
 
 
 @dataclass
@@ -151,7 +150,7 @@ async def go_wrong(input: Wrong, ctx: kk.ActionContext, stream: kk.ActionStream[
     raise RuntimeError("what only the server's own log tells")
 
 
-# ---- what the WebSocket has beside them ----------------------------------------------------------------------
+# ---- what the WebSocket has beside them ------------------------------------------------------------------
 
 
 class Log:
@@ -173,7 +172,14 @@ class Log:
         return getattr(kk.current_channel().state, "made", 0)
 
 
-# ---- the application -----------------------------------------------------------------------------------------
+# ---- the application -------------------------------------------------------------------------------------
+
+
+class Server(uvicorn.Server):
+    async def startup(self, *args: Any, **kwargs: Any) -> None:
+        await super().startup(*args, **kwargs)
+        host, port = self.servers[0].sockets[0].getsockname()
+        print(f"listening on http://{host}:{port}", flush=True)
 
 
 async def page(request: Request) -> FileResponse:
@@ -188,14 +194,12 @@ async def main() -> None:
 
     app = kk.asgi_app({"ai_chat": ai_chat, "log": Log()}, actions=[ai_chat, count_lines, go_wrong])
     app.routes.extend(Route(f"/{name}", page) for name in PAGE)
-    config = uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=1)
-    with create_server(("127.0.0.1", args.port)) as listener:
-        print(f"listening on http://127.0.0.1:{listener.getsockname()[1]}", flush=True)
-        async with anyio.create_task_group() as tasks:
-            if args.paced:
-                tasks.start_soon(pace.read_steps)
-            await uvicorn.Server(config).serve(sockets=[listener])
-            tasks.cancel_scope.cancel()
+    config = uvicorn.Config(app, port=args.port, log_level="warning", timeout_graceful_shutdown=1)
+    async with anyio.create_task_group() as tasks:
+        if args.paced:
+            tasks.start_soon(pace.read_steps)
+        await Server(config).serve()
+        tasks.cancel_scope.cancel()
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
-"""Playwright and a Chromium, where there are both; a test module that imports this is skipped without Playwright.
+"""Playwright and a Chromium. Without the one a module that imports this is skipped, without the other a test.
 
-With KKRPC_REQUIRE_BROWSER=1 it is an error that either is missing. KKRPC_CHROMIUM names the program; else it is
-looked for on the path.
+With KKRPC_REQUIRE_BROWSER=1 it is an error that either is missing. KKRPC_CHROMIUM names the program; else it
+is looked for on the path.
 """
 
 from __future__ import annotations
@@ -30,12 +30,24 @@ except ImportError:
         raise
     pytest.skip("there is no Playwright here: pip install playwright", allow_module_level=True)
 
-__all__ = ["Browser", "BrowserContext", "Locator", "Page", "Route", "WebSocket", "expect", "launch", "sync_playwright"]
+__all__ = [
+    "Browser",
+    "BrowserContext",
+    "Locator",
+    "Page",
+    "Route",
+    "WebSocket",
+    "expect",
+    "launch",
+    "sync_playwright",
+]
 
 ARGUMENTS = """
 --headless=new --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking
---disable-component-update --disable-sync
+--disable-component-update --disable-sync --disable-features=LocalNetworkAccessChecks
 """.split()
+"""The last one: what a test gives in a server's place (`route.fulfill`) has no address, and the browser would
+not let it reach one of this machine. It is the server that has to refuse strangers here."""
 
 
 def launch(playwright: Playwright) -> Browser:

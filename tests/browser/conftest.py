@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -14,8 +13,8 @@ if TYPE_CHECKING:
     from tests.browser.chromium import Browser, BrowserContext, Page
 
 
-# For a module, not for the session: while it runs, Playwright's event loop is the running one of this thread, and
-# the asynchronous tests of other modules could not begin one.
+# For a module, not for the session: while it runs, Playwright's event loop is the running one of this thread,
+# and the asynchronous tests of other modules could not begin one.
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
     from tests.browser.chromium import expect, launch, sync_playwright
@@ -35,7 +34,7 @@ def shared_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ExampleS
 
 @pytest.fixture
 def server(shared_server: ExampleServer) -> Iterator[ExampleServer]:
-    """The example, whose streams go on when the test says so. With the pages of the test all streams have to end."""
+    """The example, whose streams go on when the test says so. With the pages of the test they have to end."""
     yield shared_server
     shared_server.settle()
 

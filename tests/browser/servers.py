@@ -1,4 +1,4 @@
-"""The processes and sockets that the browser talks to: the example, a proxy that cuts, a page of another origin."""
+"""What the browser talks to: the example as a process, a proxy that cuts, a page of another origin."""
 
 from __future__ import annotations
 
@@ -9,11 +9,9 @@ import socket
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from types import TracebackType
 
 ROOT = Path(__file__).resolve().parents[2]
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONWARNINGS": "error"}
@@ -34,7 +32,7 @@ class ExampleServer:
         self._told = threading.Condition()
         with errors.open("ab") as stderr:
             self.process = subprocess.Popen(
-                [sys.executable, os.environ.get("STUB") or ROOT / "examples" / "web" / "server.py", "--paced", f"--port={port}"],
+                [sys.executable, ROOT / "examples" / "web" / "server.py", "--paced", f"--port={port}"],
                 stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=stderr, env=ENVIRONMENT, text=True,
             )  # fmt: skip
         self._reader = threading.Thread(target=self._read)
@@ -48,7 +46,7 @@ class ExampleServer:
             raise
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, exc: object, traceback: TracebackType | None) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *exc: object) -> None:
         if self.process.poll() is None and kind is None:
             self.process.send_signal(signal.SIGINT)
             with contextlib.suppress(subprocess.TimeoutExpired):
@@ -57,7 +55,8 @@ class ExampleServer:
         self.kill()
         if kind is None:
             errors = self.errors.read_text()
-            assert errors == "" and code in (0, -signal.SIGKILL), f"exit code {code}: {errors}"
+            assert errors == "", errors
+            assert code in (0, -signal.SIGKILL), f"exit code {code}"
 
     @property
     def url(self) -> str:
@@ -185,7 +184,7 @@ def _carry(source: socket.socket, target: socket.socket) -> None:
 
 
 class _EmptyPage(BaseHTTPRequestHandler):
-    def do_GET(self) -> None:  # noqa: N802  (the name is the standard library's)
+    def do_GET(self) -> None:
         self.send_response(200)
         self.send_header("Content-Type", "text/html")
         self.end_headers()
@@ -207,7 +206,3 @@ def foreign_page() -> Iterator[str]:
         finally:
             server.shutdown()
             thread.join()
-
-
-def seconds_since(begun: float) -> float:
-    return time.monotonic() - begun

@@ -1,4 +1,4 @@
-"""Connections that are cut, servers that die, pages that are closed: what the page shows, and what the server ends."""
+"""Connections that are cut, servers that die, pages that are closed, and pages of strangers."""
 
 from __future__ import annotations
 
@@ -147,28 +147,32 @@ OPEN_SOCKET = """url => new Promise((resolve) => {
   socket.onopen = () => resolve('open');
   socket.onclose = ({ code }) => resolve(`closed ${code}`);
 })"""
-POST = """([url, type]) => fetch(url, {
-  method: 'POST', headers: { 'content-type': type }, body: '{"prompt": "What is a harbour?"}',
-}).then(({ status }) => `answered ${status}`, ({ name }) => `refused: ${name}`)"""
+POST = """([url, type, mode]) => fetch(url, {
+  method: 'POST', mode, headers: { 'content-type': type }, body: '{"prompt": "What is a harbour?"}',
+}).then(({ type, status }) => `${type} ${status}`, ({ name }) => `refused: ${name}`)"""
+REFUSED_SOCKET = "ERROR:    ASGI callable returned without completing handshake.\n"
+"""What uvicorn says of each WebSocket that was refused with a status."""
 
 
 def test_a_page_of_another_origin_is_refused(server: ExampleServer, new_page: NewPage) -> None:
     socket = f"ws://127.0.0.1:{server.port}/ws"
-    action = f"{server.url}/actions/ai_chat"
+    action, rpc = f"{server.url}/actions/ai_chat", f"{server.url}/rpc"
     with foreign_page() as url:
         page = new_page(url)
-        answered: list[tuple[str, int]] = []
-        page.on("response", lambda response: answered.append((response.request.method, response.status)))
         assert page.evaluate(OPEN_SOCKET, socket) == "closed 1006"
-        for media_type in ("application/json", "text/plain"):  # with a preflight, and without
-            assert page.evaluate(POST, [action, media_type]) == "refused: TypeError"
-        assert ("POST", 403) in answered
-        assert page.evaluate(POST, [f"{server.url}/rpc", "text/plain"]) == "refused: TypeError"
+        for address in (action, rpc):
+            for media_type in ("application/json", "text/plain"):  # with a preflight, and without
+                assert page.evaluate(POST, [address, media_type, "cors"]) == "refused: TypeError"
+            with page.expect_response(address) as response:  # what the page itself is not told
+                assert page.evaluate(POST, [address, "text/plain", "no-cors"]) == "opaque 0"
+            assert response.value.status == 403
         page.close()
     assert server.lines[1:] == []
+    assert server.errors.read_text() == REFUSED_SOCKET
+    server.errors.write_text("")
 
     page = new_page(server.url)  # the same from its own page
     assert page.evaluate(OPEN_SOCKET, socket) == "open"
     server.step("ai_chat", 14)
-    assert page.evaluate(POST, [action, "application/json"]) == "answered 200"
+    assert page.evaluate(POST, [action, "application/json", "cors"]) == "basic 200"
     server.wait_for("ai_chat ended")

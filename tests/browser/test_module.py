@@ -8,7 +8,7 @@ from tests.browser.chromium import Page, Route
 from tests.browser.servers import ExampleServer
 
 WORKER = """
-import { connect, fromMessagePort } from './kkrpc.js';
+import { connect, fromMessagePort, handler, withOptions } from './kkrpc.js';
 
 let made = 0;
 let ended = 0;
@@ -26,15 +26,15 @@ fromMessagePort(self, { expose: {
     for (const value of values) await callback(value);
     return values.length;
   },
-  /** What the Python server streams, from within the worker. */
-  async* chat(url, input) {
+  /** What the Python server streams, from within the worker. Only the signal reaches it while it waits. */
+  chat: handler({ context: true }, async function* ({ signal }, url, input) {
     const channel = await connect(url);
     try {
-      yield* await channel.remote().ai_chat(input);
+      yield* await withOptions(channel.remote(), { signal }).ai_chat(input);
     } finally {
       channel.close();
     }
-  },
+  }),
 } });
 """
 

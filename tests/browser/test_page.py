@@ -250,9 +250,9 @@ CONTRAST = """() => {
   for (const node of document.body.querySelectorAll('*')) {
     const text = [...node.childNodes].some((child) => child.nodeType === 3 && child.textContent.trim());
     if (!text || node.disabled || !node.checkVisibility()) continue;
-    const [a, b] = [light(parse(getComputedStyle(node).color)), light(background(node))].sort((x, y) => y - x);
-    const ratio = (a + 0.05) / (b + 0.05);
-    if (ratio < 4.5) poor.push(`${node.tagName} ${node.textContent.trim().slice(0, 30)}: ${ratio.toFixed(2)}`);
+    const both = [light(parse(getComputedStyle(node).color)), light(background(node))];
+    const ratio = (Math.max(...both) + 0.05) / (Math.min(...both) + 0.05);
+    if (ratio < 4.5) poor.push(`${node.tagName} ${node.textContent.trim()}: ${ratio.toFixed(2)}`);
   }
   return poor;
 }"""
