@@ -23,7 +23,7 @@ from kkrpc_py.web.body import ClientGone, InputReader, demand_json, read_body
 from kkrpc_py.web.encoding import ValueWriter
 from kkrpc_py.web.guards import request_of
 from kkrpc_py.web.outlet import Outbox, PlainOutlet
-from kkrpc_py.web.sse import EventStreamResponse
+from kkrpc_py.web.sse import SEND_SECONDS, EventStreamResponse
 from kkrpc_py.web.streams import Slot, Streams, Visit
 
 __all__ = ["ActionEndpoint", "Answers", "CallEndpoint"]
@@ -206,7 +206,13 @@ class _Stream:
             run.detach(outbox)
 
     async def _write(self, outbox: Outbox) -> None:
-        response = EventStreamResponse(outbox, keep_alive=self._endpoint.keep_alive, on_stuck=self.visit.gone)
+        self.visit.outbox = outbox
+        response = EventStreamResponse(
+            outbox,
+            keep_alive=self._endpoint.keep_alive,
+            send_seconds=SEND_SECONDS,
+            on_stuck=self.visit.gone,
+        )
         try:
             await response(*self._asgi)
         except OSError:

@@ -36,6 +36,7 @@ class Outbox:
         "_parking",
         "_place",
         "_waiting",
+        "finishing",
         "room",
         "since",
         "taken",
@@ -46,6 +47,8 @@ class Outbox:
         """Woken when less waits."""
         self.taken = 0
         """Number of the events that the server has taken."""
+        self.finishing = False
+        """The last ones are with the server, or on their way."""
         self.since = current_time()
         """When the writer began to hand a batch to the server, or had done so."""
         self._parking = parking
@@ -97,6 +100,7 @@ class Outbox:
             finally:
                 self._place = None
         self._comment = False
+        self.finishing = self._closed
         batch, self._events = self._events, []
         self.since = current_time()
         if not batch:

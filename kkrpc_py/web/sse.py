@@ -40,8 +40,8 @@ class EventStreamResponse(EventSourceResponse):
         outbox: Outbox,
         *,
         keep_alive: float | None,
+        send_seconds: float,
         on_stuck: Callable[[], None],
-        send_seconds: float = SEND_SECONDS,
     ) -> None:
         super().__init__(iter(()), sep="\n", ping=keep_alive or 0, send_timeout=send_seconds)
         self._outbox = outbox

@@ -20,6 +20,7 @@ from starlette.types import Receive
 from kkrpc_py.channel.signals import CancelSignal
 from kkrpc_py.errors import ActionError
 from kkrpc_py.web.answers import TOO_MANY_STREAMS
+from kkrpc_py.web.outlet import Outbox
 from kkrpc_py.web.replay import Runs
 
 __all__ = ["Slot", "Streams", "Visit"]
@@ -62,6 +63,8 @@ class Visit:
     def __init__(self) -> None:
         self.signal: CancelSignal | None = None
         """Of the handler that runs for this client alone."""
+        self.outbox: Outbox | None = None
+        """What its connection gets."""
         self._scope: CancelScope | None = None
         self._listening = CancelScope()
 
@@ -74,7 +77,9 @@ class Visit:
         with self._listening:
             while (await receive())["type"] != "http.disconnect":
                 pass
-            self.gone()
+            # To servers an answer that has gone out is the end of it as well.
+            if self.outbox is None or not self.outbox.finishing:
+                self.gone()
 
     def gone(self) -> None:
         """The client is gone: tell the handler, then stop everything."""

@@ -8,14 +8,14 @@ from __future__ import annotations
 import contextlib
 import json
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from typing import Any
 from urllib.parse import urlsplit
 
 import anyio
 from anyio.abc import SocketAttribute, SocketStream
 
-__all__ = ["Raw", "connected", "post"]
+__all__ = ["Raw", "connected", "post", "read_after_all", "unread"]
 
 
 def post(path: str, body: Any = None, **headers: str) -> bytes:
@@ -112,18 +112,32 @@ class Raw:
 
 
 @contextlib.asynccontextmanager
-async def connected(url: str, *, receive_buffer: int | None = None) -> AsyncIterator[Raw]:
-    """Connect to a server; `receive_buffer` bounds what the kernel takes for a client that does not read."""
+async def connected(url: str) -> AsyncIterator[Raw]:
+    """Connect to a server."""
+    async with await anyio.connect_tcp(*_address(url)) as stream:
+        yield Raw(stream)
+
+
+@contextlib.contextmanager
+def unread(url: str, request: bytes) -> Iterator[socket.socket]:
+    """Send a request and read nothing: neither this process nor, but for a few kilobytes, its kernel."""
+    with socket.socket() as plain:
+        plain.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        plain.connect(_address(url))  # to a listener of this process: the kernel answers
+        plain.sendall(request)
+        plain.setblocking(False)
+        yield plain
+
+
+@contextlib.asynccontextmanager
+async def read_after_all(plain: socket.socket) -> AsyncIterator[Raw]:
+    """Begin to read."""
+    async with await SocketStream.from_socket(plain.dup()) as stream:
+        yield Raw(stream)
+
+
+def _address(url: str) -> tuple[str, int]:
     parts = urlsplit(url)
     assert parts.hostname is not None
     assert parts.port is not None
-    if receive_buffer is None:
-        stream = await anyio.connect_tcp(parts.hostname, parts.port)
-    else:
-        raw = socket.socket()
-        raw.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
-        raw.connect((parts.hostname, parts.port))  # to a listener of this process: the kernel answers
-        raw.setblocking(False)
-        stream = await SocketStream.from_socket(raw)
-    async with stream:
-        yield Raw(stream)
+    return parts.hostname, parts.port
