@@ -130,7 +130,7 @@ class ActionClient:
         if self._own_http is None:
             # A stream keeps its connection for as long as it lasts: none may have to wait for another's.
             pool = httpx.Limits(max_keepalive_connections=20)
-            # To http:// no TLS is spoken, and loading the authorities blocks for 30 ms: none are trusted then.
+            # To http:// no TLS is spoken, and loading the authorities blocks for 30 ms: none are trusted.
             tls = self._url.scheme == "https" or ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
             self._own_http = httpx.AsyncClient(timeout=None, limits=pool, verify=tls)
         return self._own_http

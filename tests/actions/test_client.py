@@ -593,7 +593,7 @@ async def test_a_slow_loop_holds_the_server_up() -> None:
     async def play(visit: Visit) -> None:
         nonlocal sent
         await visit.open()
-        for _ in range(1000):
+        for _ in range(300):
             await visit.chunk(line)
             sent += 1
         await visit.chunk(event({}, kind="done"))
@@ -607,11 +607,11 @@ async def test_a_slow_loop_holds_the_server_up() -> None:
         while sent != last:
             last = sent
             await anyio.sleep(0.05)
-        assert sent < 500
+        assert sent < 280
         count = 1
         async for _ in iterated:
             count += 1
-        assert (count, sent, call.status) == (1000, 1000, "done")
+        assert (count, sent, call.status) == (300, 300, "done")
 
 
 async def test_a_loop_gives_way() -> None:
