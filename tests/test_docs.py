@@ -25,6 +25,13 @@ FENCE = re.compile(r"^```(\w+)(?: ([^\n]*))?\n(.*?)^```$", re.MULTILINE | re.DOT
 SECONDS = 60
 
 
+WS = ROOT / "tests" / "node" / "node_modules" / "ws" / "wrapper.mjs"
+# Node has a WebSocket of its own from version 22 on.
+WITH_WEBSOCKET = f"""\
+globalThis.WebSocket ??= (await import({WS.as_uri()!r})).default
+"""
+
+
 class Block(NamedTuple):
     language: str
     info: str
@@ -58,19 +65,22 @@ def run_python(block: Block, path: Path, names: dict[str, Any], backend: tuple[s
 class Shell:
     """The terminal of one document: its commands, and the server that they talk to.
 
-    `localhost:8000` in a document is a free port here; `$ uvicorn MODULE:NAME` serves there until its end.
+    `localhost:8000` is a free port here; `$ uvicorn MODULE:NAME` serves there until the next one.
     """
 
     ADDRESS = "localhost:8000"
 
     def __init__(self, folder: Path, stack: contextlib.ExitStack) -> None:
         self._folder = folder
-        self._stack = stack
         self._listener = stack.enter_context(socket.create_server(("127.0.0.1", 0)))
+        self._servers = stack.enter_context(contextlib.ExitStack())
         self.address = f"localhost:{self._listener.getsockname()[1]}"
         self._programs = {"python": [sys.executable], "kkrpc-py": [sys.executable, "-m", "kkrpc_py"]}
         if (curl := shutil.which("curl")) is not None:
             self._programs["curl"] = [curl, "--silent"]
+        if (node := shutil.which("node")) is not None and WS.exists():
+            (folder / "with_websocket.mjs").write_text(WITH_WEBSOCKET, encoding="utf-8")
+            self._programs["node"] = [node, "--import", "./with_websocket.mjs"]
 
     def here(self, text: str) -> str:
         """`text` of the document, for the address here."""
@@ -82,6 +92,8 @@ class Shell:
             words = shlex.split(self.here(line))
             if words[0] == "uvicorn":
                 self._serve(words[1])
+            elif words[0] == "cp":
+                shutil.copy(ROOT / words[1], self._folder / words[2])
             elif words[0] in self._programs:
                 command = [part for word in words for part in self._programs.get(word, [word])]
                 done = subprocess.run(
@@ -99,6 +111,7 @@ class Shell:
                 assert (shown, done.returncode) == (self.here(expected), 0)
 
     def _serve(self, name: str) -> None:
+        self._servers.close()
         fd = self._listener.fileno()
         server = subprocess.Popen(
             [sys.executable, "-m", "uvicorn", name, "--fd", str(fd), "--log-level", "critical"],
@@ -106,7 +119,7 @@ class Shell:
             env=self._environment(),
             pass_fds=[fd],
         )
-        self._stack.callback(_stop, server)
+        self._servers.callback(_stop, server)
 
     def _environment(self) -> dict[str, str]:
         return {**os.environ, "PYTHONPATH": f"{ROOT}{os.pathsep}{self._folder}"}
@@ -133,7 +146,7 @@ def test_the_code_in_the_documents_runs(
         for block in blocks_of(path):
             if block.language == "console":
                 shell.run(block)
-            elif block.language == "python" and block.info.startswith("file="):
+            elif block.language in ("python", "js") and block.info.startswith("file="):
                 file = tmp_path / block.info.removeprefix("file=")
                 file.write_text(shell.here(block.text), encoding="utf-8")
             elif block.language == "python" and block.info:
