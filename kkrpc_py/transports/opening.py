@@ -334,6 +334,8 @@ async def _read_head(byte_stream: ByteStream) -> tuple[bytes, bytes]:
     while True:
         seen = max(0, len(received) - len(_END) + 1)
         received += await byte_stream.receive(_READ_BYTES)
+        if not 0x41 <= received[0] <= 0x5A:
+            raise HandshakeRefused("what came is no HTTP, which begins with a capital letter")
         end = received.find(_END, seen)
         if end >= 0:
             return bytes(received[: end + len(_END)]), bytes(received[end + len(_END) :])

@@ -144,8 +144,7 @@ class WebSocketStream(ObjectStream[bytes]):
         """
         self._begin_receiving()
         try:
-            if self._items:
-                await checkpoint()
+            await checkpoint()
             while not self._items:
                 self._check_end()
                 await self._read(self._read_once)
@@ -494,8 +493,7 @@ class WebSocketStream(ObjectStream[bytes]):
             # We have found fault with the peer, and do not read what it says to that. The end of our
             # direction tells it that we are through; to close at once could cost it our last words.
             await self._bytes.send_eof()
-        # The server is the first to close the connection below; a client waits for that.
-        while not self._broken and (self._client or not agreed or protocol.close_rcvd is None):
+        while not self._broken and not (agreed and protocol.close_rcvd is not None):
             protocol.receive_data(await self._bytes.receive(_READ_BYTES))
             protocol.events_received()
             self._write_answers()
