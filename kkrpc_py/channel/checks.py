@@ -13,6 +13,7 @@ import datetime
 import decimal
 import enum
 import functools
+import ipaddress
 import sys
 import types
 import typing
@@ -25,7 +26,16 @@ import msgspec
 
 from kkrpc_py.channel.callbacks import LocalCallback, RemoteCallback
 from kkrpc_py.channel.instances import Instances
-from kkrpc_py.channel.issues import Path, Report, bare, careful, explain, explain_failed, is_union
+from kkrpc_py.channel.issues import (
+    REFUSALS,
+    Path,
+    Report,
+    bare,
+    careful,
+    explain,
+    explain_failed,
+    is_union,
+)
 from kkrpc_py.channel.stream import StreamCall
 
 __all__ = ["STREAMS", "Check", "check_of"]
@@ -88,7 +98,7 @@ def _check_of(hint: Any, instances: bool) -> Check | None:
     if not any(_is_stream(bare(member)) or _is_function(bare(member)) for member in members):
         adapter = _adapter(hint)
         if adapter is not None:
-            return _Pydantic(adapter, none=type(None) in members)
+            return _Pydantic(adapter, none=type(None) in members, incoming=not instances)
         try:
             tree = msgspec.inspect.type_info(hint)
         except Exception:
@@ -168,7 +178,7 @@ class _Plain(Check):
             text = f"{before}`${after}" if box else after
             explain_failed(text, value, self._hint, careful(self._convert), report, path)
             return value
-        except UnicodeEncodeError:
+        except REFUSALS:
             explain(value, self._hint, careful(self._convert), report, path)
             return value
         if self._instances is not None:
@@ -187,7 +197,7 @@ class _Plain(Check):
             self._boxes = msgspec.defstruct("_Boxes", [("values", hint)], array_like=True, gc=False)
         try:
             converted: list[Any] = self._convert((values,), self._boxes).values
-        except (msgspec.ValidationError, RecursionError, UnicodeEncodeError):
+        except (msgspec.ValidationError, RecursionError, *REFUSALS):
             return None
         if self._instances is not None:
             report = Report()
@@ -368,17 +378,18 @@ def _name(hint: Any) -> str:
 class _Pydantic(Check):
     """A hint with a pydantic model in it: pydantic checks all of it."""
 
-    __slots__ = ("_adapter",)
+    __slots__ = ("_adapter", "_incoming")
 
-    def __init__(self, adapter: Any, *, none: bool) -> None:
+    def __init__(self, adapter: Any, *, none: bool, incoming: bool) -> None:
         super().__init__(none=none)
         self._adapter = adapter
+        self._incoming = incoming
 
     def __call__(self, value: Any, report: Report, path: Path = ()) -> Any:
         from pydantic import ValidationError
 
         try:
-            return self._adapter.validate_python(value)
+            return self._adapter.validate_python(_without_endless(value) if self._incoming else value)
         except ValidationError as exc:
             # Neither the input nor what a validator raised: the message is what may be told.
             details = exc.errors(include_url=False, include_context=False, include_input=False)
@@ -388,6 +399,54 @@ class _Pydantic(Check):
         except RecursionError:
             report.add(path, "Nested too deeply")
         return value
+
+
+class _Network4(ipaddress.IPv4Network):
+    __iter__: Any = None
+
+
+class _Network6(ipaddress.IPv6Network):
+    __iter__: Any = None
+
+
+_NETWORKS: dict[type, type] = {ipaddress.IPv4Network: _Network4, ipaddress.IPv6Network: _Network6}
+_WITHIN = (dict, list, tuple, set, frozenset)
+_SURE = _SCALARS | {datetime.datetime, datetime.date, decimal.Decimal, uuid.UUID}
+
+
+def _without_endless(value: Any) -> Any:
+    """`value` with networks that cannot be iterated over.
+
+    Where pydantic wants a list it takes whatever gives values, and a network of a few bytes has up to 2**128.
+    """
+    return _tamed(value) if _has_network(value) else value
+
+
+def _has_network(value: Any) -> bool:
+    seen: set[int] = set()
+    waiting: list[Any] = [(value,)]
+    while waiting:
+        part = waiting.pop()
+        for items in (part, part.values()) if isinstance(part, dict) else (part,):
+            kinds = set(map(type, items))
+            if kinds <= _SURE:
+                continue
+            if not kinds.isdisjoint(_NETWORKS):
+                return True
+            within = [item for item in items if isinstance(item, _WITHIN) and id(item) not in seen]
+            seen.update(map(id, within))
+            waiting += within
+    return False
+
+
+def _tamed(value: Any) -> Any:
+    if type(value) in _NETWORKS:
+        return _NETWORKS[type(value)](value)
+    if isinstance(value, dict):
+        return {_tamed(key): _tamed(item) for key, item in value.items()}
+    if isinstance(value, _WITHIN):
+        return type(value)(map(_tamed, value))
+    return value
 
 
 _NO_SUCH_TAG = "Input tag does not match any of the expected tags"

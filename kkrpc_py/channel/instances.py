@@ -20,7 +20,17 @@ from typing import Any, get_args, get_origin
 
 import msgspec
 
-from kkrpc_py.channel.issues import Fields, Path, Report, bare, careful, explain, fields_of, is_union
+from kkrpc_py.channel.issues import (
+    REFUSALS,
+    Fields,
+    Path,
+    Report,
+    bare,
+    careful,
+    explain,
+    fields_of,
+    is_union,
+)
 
 __all__ = ["Instances"]
 
@@ -122,7 +132,7 @@ class _ToObject(_Way):
         wrong: set[str] = set()
         try:
             _convert([get(value) for get in self._get], self._box)
-        except (msgspec.ValidationError, RecursionError, AttributeError, UnicodeEncodeError):
+        except (msgspec.ValidationError, RecursionError, AttributeError, *REFUSALS):
             wrong = self._explain(value, report, trail)
         for name, wire, way in self.ways:
             if name not in wrong:

@@ -26,6 +26,7 @@ from kkrpc_py.errors import ValidationIssue
 
 __all__ = [
     "MOST_ISSUES",
+    "REFUSALS",
     "Convert",
     "Fields",
     "Path",
@@ -119,20 +120,28 @@ def _part(part: str | int) -> str | int:
 def careful(convert: Convert) -> Convert:
     """`convert` as the functions below want it.
 
-    msgspec compares text as UTF-8, and raises something else for the unpaired surrogates that JavaScript may
-    send, wherever text alone will not do, and in the keys of an object.
+    msgspec raises other errors for a few values: it compares text as UTF-8, so for unpaired surrogates
+    wherever text alone will not do, and in the keys of an object; it makes a float of a signaling NaN; it
+    takes an array of numbers for a mapping.
     """
 
     def converted(value: Any, hint: Any) -> Any:
         try:
             return convert(value, hint)
-        except UnicodeEncodeError:
-            raise msgspec.ValidationError(_UNPAIRED) from None
+        except msgspec.ValidationError:
+            raise
+        except REFUSALS as exc:
+            if exc.__traceback__ is None or exc.__traceback__.tb_next is not None:
+                raise  # from code in Python: a mistake of a class's own
+            text = "Invalid text: it has an unpaired surrogate"
+            text = text if isinstance(exc, UnicodeEncodeError) else "Invalid value"
+        raise msgspec.ValidationError(text)
 
     return converted
 
 
-_UNPAIRED = "Invalid text: it has an unpaired surrogate"
+REFUSALS = (ValueError, TypeError, AttributeError)
+"""What else msgspec raises for a value."""
 
 
 def explain(value: Any, hint: Any, convert: Convert, report: Report, path: Path = ()) -> None:
@@ -215,7 +224,7 @@ def _children(value: Any, hint: Any, convert: Convert, report: Report, path: Pat
             if len(args) == len(value):
                 for index, (child, wanted) in enumerate(zip(value, args, strict=True)):
                     yield index, child, wanted
-        elif args and _is_class_of(origin, abc.Collection):
+        elif args and _is_class_of(origin, abc.Collection) and not _is_class_of(origin, abc.Mapping):
             yield from _items(value, args[0], convert, report)
 
 

@@ -11,6 +11,7 @@ import typing
 import uuid
 from collections import OrderedDict
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Generator, Iterator, Sequence
+from ipaddress import ip_network
 from typing import (
     TYPE_CHECKING,
     Annotated,
@@ -712,6 +713,31 @@ def test_text_that_is_no_unicode_is_refused_where_text_alone_will_not_do(
         taken(hint, value)
     assert [issue.path for issue in caught.value.issues] == [(0, *path)]
     assert taken(str, "\ud800") == "\ud800"
+
+
+@pytest.mark.parametrize(
+    ("hint", "value", "path"),
+    [
+        (float, decimal.Decimal("sNaN"), ()),
+        (list[float | None], [1, decimal.Decimal("sNaN")], (1,)),
+        (dict[str, int], ip_network("10.0.0.0/8"), ()),
+        (list[int] | None, ip_network("::/0"), ()),
+    ],
+    ids=["number", "items", "mapping", "list"],
+)
+def test_values_that_msgspec_stumbles_over_are_refused(
+    hint: Any, value: Any, path: tuple[str | int, ...]
+) -> None:
+    """CBOR carries them all."""
+    with pytest.raises(ValidationFailed) as caught:
+        taken(hint, value)
+    assert [issue.path for issue in caught.value.issues] == [(0, *path)]
+
+
+def test_a_list_for_a_mapping_is_one_issue() -> None:
+    assert problems(lambda value: taken(dict[str, int], value), [1, 2]) == [
+        ((0,), "Expected `object`, got `array`")
+    ]
 
 
 def test_text_that_is_no_unicode_in_results_and_chunks() -> None:

@@ -6,6 +6,7 @@ import dataclasses
 import subprocess
 import sys
 from collections.abc import AsyncIterator
+from ipaddress import IPv4Network, IPv6Network, ip_network
 from typing import Any, Literal
 
 import pytest
@@ -101,6 +102,29 @@ def test_a_tag_is_a_value_too() -> None:
     assert convert is not None
     found = issues_of(convert, {"pet": {"kind": "hunter2"}})
     assert found == [(("pet",), "Input tag does not match any of the expected tags")]
+
+
+class Nets(BaseModel):
+    numbers: list[int] = []
+    pairs: dict[str, set[str]] = {}
+    allowed: list[IPv4Network | IPv6Network] = []
+    anything: Any = None
+    nested: list[Nets] = []
+
+
+@pytest.mark.parametrize("net", [ip_network("::/0"), ip_network("0.0.0.0/0")], ids=str)
+def test_a_network_is_no_list_of_its_addresses(net: Any) -> None:
+    """CBOR carries one in a few bytes, and pydantic would go through all of it."""
+    convert = converter(Nets)
+    assert convert is not None
+    assert issues_of(convert, {"numbers": net}) == [(("numbers",), "Input should be a valid list")]
+    found = issues_of(convert, {"nested": [{"pairs": {"a": net}}, {"numbers": net}]})
+    assert [path for path, _ in found] == [("nested", 0, "pairs", "a"), ("nested", 1, "numbers")]
+    made = convert({"allowed": [net], "anything": {net: (net, {net})}, "nested": [{"anything": net}]})
+    assert made == Nets(allowed=[net], anything={net: (net, {net})}, nested=[Nets(anything=net)])
+    around: dict[str, Any] = {"numbers": [1]}
+    around["anything"] = [around]
+    assert convert(around).numbers == [1]
 
 
 def test_models_within_other_types_are_found() -> None:
