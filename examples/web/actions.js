@@ -31,13 +31,15 @@ export async function* streamAction(name, input, { signal } = {}) {
 async function* events(body) {
   const reader = body.pipeThrough(new TextDecoderStream()).getReader();
   let rest = '';
+  let returned = false; // the last character was a \r, of which a \n is a part
   let event = 'message';
   let data = [];
   try {
     for (;;) {
       const { value, done } = await sent(reader.read());
       if (done) return; // an event without its empty line is none
-      const lines = (rest + value).split(/\r\n|\n|\r(?!$)/); // a \r at the end may be half of a \r\n
+      const lines = (rest + (returned && value[0] === '\n' ? value.slice(1) : value)).split(/\r\n|\n|\r/);
+      returned = value.endsWith('\r');
       rest = lines.pop();
       for (const line of lines) {
         const [, field, text] = /^([^:]*):? ?(.*)$/s.exec(line);

@@ -103,7 +103,9 @@ def test_the_server_dies_and_is_started_again(new_page: NewPage, tmp_path: Path)
         expect(page.locator("#connection-state")).to_have_text("Connected")
         ask_again.click()
         second.wait_for("ai_chat began")
-        page.close()
+        # And is stopped in the middle of an answer, and of a log.
+    assert second.said("ai_chat ended") == second.said("log ended") == 1
+    expect(page.locator("#chat-state")).to_contain_text("Failed: 0 tokens")
 
 
 # ---- who leaves ----

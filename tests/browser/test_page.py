@@ -14,6 +14,20 @@ HARBOUR = "A harbour is where the long road ends, and where the small boats slee
 TOKENS = re.split("(?<= )", HARBOUR)
 MODULES = len(list((ROOT / "kkrpc_py").rglob("*.py")))
 
+SSE = "text/event-stream"
+BROKEN_OFF = "STREAM_ERROR: the stream broke off"
+EVENT_STREAMS: list[tuple[str, str, list[object]]] = [
+    *((SSE, f"data: 1{end}{end}data:2{end}{end}event: done{end}data: {{}}{end}{end}", [1, 2])
+      for end in ("\n", "\r\n", "\r")),
+    (SSE, "\ufeffdata: 1\r\n\rdata: 2\n\revent: done\r\rdata: {}\r\n\n", [1, 2, {}, BROKEN_OFF]),
+    (SSE, ": hello\n\n:\ndata: [\ndata: 1\ndata:]\nid: 7\nwhat: ever\n\nevent: done\ndata\n\n", [[1]]),
+    (SSE, 'data: "größer 🚢"\n\nevent: other\ndata: 9\n\nevent: done\ndata: {}\n\ndata: 3\n', ["größer 🚢"]),
+    (SSE, "data: 1\n\ndata: 2\n", [1, BROKEN_OFF]),
+    (SSE, "", [BROKEN_OFF]),
+    (SSE, 'event: error\ndata: {"code": "NO", "message": "y", "statusCode": 400}\n\ndata: 1\n', ["NO: y"]),
+    ("text/html", "data: 1\n\n", ["STREAM_ERROR: the server answered 200"]),
+]  # fmt: skip
+
 both_ways = pytest.mark.parametrize("over", ["Server-sent events", "WebSocket"])
 
 
@@ -110,6 +124,34 @@ def test_by_keyboard_alone(server: ExampleServer, page: Page) -> None:
     server.step("ai_chat", len(TOKENS))
     expect(page.locator(".answer")).to_have_text(HARBOUR)
     expect(page.locator("#chat-state")).to_contain_text("over WebSocket")
+
+
+def test_every_form_of_an_event_stream_is_read(page: Page) -> None:
+    """The line endings, comments and fields that WHATWG HTML, 9.2.6, allows, whole and a byte at a time."""
+    read = page.evaluate("""async (streams) => {
+        const { streamAction } = await import('/actions.js');
+        const original = window.fetch;
+        const found = [];
+        for (const [type, text, whole] of streams) {
+            const bytes = new TextEncoder().encode(text);
+            const pieces = whole ? [bytes] : Array.from(bytes, (byte) => Uint8Array.of(byte));
+            const body = new ReadableStream({ start(controller) {
+                pieces.forEach((piece) => controller.enqueue(piece));
+                controller.close();
+            } });
+            window.fetch = async () => new Response(body, { headers: { 'content-type': type } });
+            const got = [];
+            try {
+                for await (const chunk of streamAction('any', {})) got.push(chunk);
+            } catch (error) {
+                got.push(`${error.code}: ${error.message}`);
+            }
+            found.push(got);
+        }
+        window.fetch = original;
+        return found;
+    }""", [[media, text, whole] for media, text, _ in EVENT_STREAMS for whole in (True, False)])  # fmt: skip
+    assert read == [chunks for *_, chunks in EVENT_STREAMS for _ in range(2)]
 
 
 # ---- the files ----
