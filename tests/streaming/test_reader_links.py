@@ -1,4 +1,4 @@
-"""Readers over a link whose connections are lost: nothing doubled, nothing hidden, no one left waiting."""
+"""Readers over a link that loses connections (NST-19): nothing doubled or hidden, nobody left waiting."""
 
 from __future__ import annotations
 

@@ -1066,6 +1066,7 @@ async def apart(
 
 
 async def test_a_disconnect_is_raised_after_what_came_before_it() -> None:
+    """UPL-10."""
     api = API()
     async with apart(api) as (server, disconnect, client):
         id = await client.remote().app.open()
