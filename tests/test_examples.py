@@ -53,6 +53,14 @@ OUTPUTS = {
     "reconnecting.py": "1 squared is 1\n2 squared is 4\nthe worker that had 3 is gone, exit code 3\n"
     "3 squared is 9\n4 squared is 16\nthe worker that had 5 is gone, exit code 3\n5 squared is 25\n"
     "connected waiting connecting connected waiting connecting connected closed\n",
+    "action_progress.py": "".join(  # each \r, read as text, is a new line
+        f"\n[{'#' * (4 * done)}{'.' * (24 - 4 * done)}] {100 * done // 6:3} %" for done in range(1, 7)
+    )
+    + "\nsha256 b69dae56a14d1a8314ed40664c4033ea0a550eea2673e04df42a66ac6b9faf2c\n",
+    "action_chat.py": "> Tell me a story, please\n"
+    "Certainly, Ada. Question 1 was about 5 words and so on and (enough)\n"
+    "> Now!\nrefused: Say please, Ada (IMPOLITE, 422)\n"
+    "> A shorter one, please\nCertainly, Ada. Question 2 was about 4 words and so on and (enough)\n",
 }
 TESTED_BELOW = {"child.py", "unix_server.py", "unix_client.py", "node_parent.py"}
 NODE_MODULES = ROOT / "tests" / "node" / "node_modules"
