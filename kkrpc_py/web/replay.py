@@ -180,8 +180,8 @@ class Run:
     def _has_room(self) -> bool:
         if self._outbox is not None:
             return not self._outbox.full
-        # Nobody reads: it goes on as long as nothing is lost that was given to nobody.
-        return self._forgotten or self._next - 1 - self._sent < self._window
+        # Nobody reads: half of the window is for what nobody has had, half for what was lost on the way.
+        return self._forgotten or self._next - 1 - self._sent < (self._window + 1) // 2
 
 
 class Runs:

@@ -77,6 +77,8 @@ class Site:
     def __init__(self) -> None:
         self.watch = Watch()
         self.gate = anyio.Event()
+        self.streams: Streams | None = None
+        """Of the application that is served."""
 
     @kk.stream_action(safe=True)
     async def echo(self, input: Any, ctx: kk.ActionContext, stream: kk.ActionStream[Any]) -> None:
@@ -139,6 +141,7 @@ class Site:
         """Serve it, for `bound` seconds at most; at the end nothing may be left."""
         with anyio.fail_after(bound):
             app = self.app(**options)
+            self.streams = streams_of(app)
             async with serving(app, server=server) as url:
                 yield url
                 await idle(app)

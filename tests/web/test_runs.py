@@ -1,0 +1,249 @@
+"""`Runs` by itself, in virtual time: when a run is forgotten, and what bounds them (SSE-9, SSE-13)."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any
+
+import anyio
+import pytest
+
+import kkrpc_py as kk
+from kkrpc_py.actions.action import action_of
+from kkrpc_py.actions.context import ActionContext
+from kkrpc_py.limits import Limits
+from kkrpc_py.web import replay
+from kkrpc_py.web.encoding import ValueWriter
+from kkrpc_py.web.outlet import HIGH_WATER, Outbox
+from kkrpc_py.web.replay import Run, Runs
+from tests.streaming import virtual
+
+pytestmark = pytest.mark.anyio
+
+SECONDS = 30.0
+Handler = Callable[[Any, kk.ActionContext, kk.ActionStream[Any]], Awaitable[None]]
+
+
+@pytest.fixture(params=["asyncio", "trio"])
+def anyio_backend(request: pytest.FixtureRequest) -> Any:
+    return virtual.backend(request.param)
+
+
+class World:
+    """Some runs, and what became of their handlers."""
+
+    def __init__(self, most: int) -> None:
+        self.runs = Runs(SECONDS, most)
+        self.ended: list[str] = []
+        self.told: list[str] = []
+        self._tasks: Any = None
+
+    async def start(self, name: str, handler: Handler, window: int = 10) -> Run:
+        bound = action_of(kk.stream_action(replay=window)(handler), name)
+        assert bound is not None
+        prepared = await bound.prepare({}, ActionContext(name, transport="sse"))
+        prepared.signal.on_cancel(lambda: self.told.append(name))
+        return self.runs.start(
+            self._tasks, name, window, prepared, ValueWriter(Limits()), lambda: self.ended.append(name)
+        )
+
+    async def left(self, name: str, handler: Handler, window: int = 10) -> Run:
+        """A run whose client has come and gone."""
+        run = await self.start(name, handler, window)
+        run.detach(run.attach(0))
+        return run
+
+
+@contextlib.asynccontextmanager
+async def world(most: int = 100) -> AsyncIterator[World]:
+    here = World(most)
+    with anyio.fail_after(1000):
+        async with anyio.create_task_group() as tasks:
+            here._tasks = tasks
+            tasks.start_soon(here.runs.expire)
+            yield here
+            here.runs.forget_all()
+            await anyio.wait_all_tasks_blocked()
+            assert len(here.runs) == here.runs.size == 0
+            tasks.cancel_scope.cancel()
+
+
+async def endless(input: Any, ctx: Any, stream: kk.ActionStream[Any]) -> None:
+    await stream.send("x")
+    await anyio.sleep_forever()
+
+
+async def short(input: Any, ctx: Any, stream: kk.ActionStream[Any]) -> None:
+    await stream.send("x")
+
+
+async def read(outbox: Outbox) -> bytes:
+    """What is there for a connection, as a server takes it."""
+    await anyio.wait_all_tasks_blocked()
+    batch, _ = await outbox.take()
+    outbox.landed()
+    return batch
+
+
+async def test_a_run_is_forgotten_when_its_time_is_over() -> None:
+    async with world() as here:
+        run = await here.left("a", endless)
+        await anyio.sleep(SECONDS - 0.1)
+        assert (len(here.runs), here.told, here.ended) == (1, [], [])
+        await anyio.sleep(0.2)
+        assert (len(here.runs), here.told, here.ended) == (0, ["a"], ["a"])
+        with pytest.raises(kk.ActionError):
+            here.runs.find(f"{run.id}:1", "a")
+
+
+async def test_one_that_is_attended_is_not() -> None:
+    async with world() as here:
+        run = await here.left("a", endless)
+        await anyio.sleep(SECONDS - 1)
+        outbox = run.attach(0)
+        await anyio.sleep(10 * SECONDS)
+        assert len(here.runs) == 1
+        run.detach(outbox)
+        await anyio.sleep(SECONDS - 1)
+        assert len(here.runs) == 1
+        await anyio.sleep(2)
+        assert len(here.runs) == 0
+
+
+async def test_each_has_its_own_time() -> None:
+    async with world() as here:
+        for name in "abc":
+            await here.left(name, endless)
+            await anyio.sleep(10)
+        await anyio.sleep(1)
+        assert here.ended == ["a"]
+        await anyio.sleep(10)
+        assert here.ended == ["a", "b"]
+        await anyio.sleep(10)
+        assert here.ended == ["a", "b", "c"]
+
+
+async def test_one_that_has_ended_is_kept_as_long() -> None:
+    async with world() as here:
+        run = await here.left("a", short)
+        await anyio.sleep(SECONDS - 1)
+        assert here.ended == ["a"]
+        assert here.runs.find(f"{run.id}:2", "a") == (run, 2)
+        assert run.had_whole(2)
+        assert not run.had_whole(1)
+        await anyio.sleep(2)
+        assert len(here.runs) == 0
+
+
+async def test_so_many_are_kept() -> None:
+    async with world(most=3) as here:
+        for name in "abcde":
+            await here.left(name, endless)
+        await anyio.sleep(1)
+        assert here.ended == ["a", "b"]
+        assert len(here.runs) == 3
+
+
+async def test_who_gives_way() -> None:
+    """Not one that has a client, nor one that has ended."""
+    async with world() as here:
+        await here.left("ended", short)
+        attended = await here.start("attended", endless)
+        outbox = attended.attach(0)
+        await here.left("old", endless)
+        await here.left("new", endless)
+        await anyio.wait_all_tasks_blocked()
+        for _ in range(2):
+            assert here.runs.give_way()
+        assert not here.runs.give_way()
+        await anyio.sleep(1)
+        assert here.ended == ["ended", "old", "new"]
+        attended.detach(outbox)
+
+
+async def test_a_window_keeps_the_last_chunks_and_the_end() -> None:
+    async def counting(input: Any, ctx: Any, stream: kk.ActionStream[Any]) -> None:
+        for number in range(1, 8):
+            await stream.send(number)
+
+    async with world() as here:
+        run = await here.start("a", counting, window=3)
+        outbox = run.attach(0)
+        assert (await read(outbox)).count(b"\n\n") == 8
+        assert [run.keeps(number) for number in range(10)] == [
+            number in (4, 5, 6, 7, 8) for number in range(10)
+        ]
+        again = run.attach(5)
+        assert (await read(again)).decode() == (
+            f"id: {run.id}:6\ndata: 6\n\nid: {run.id}:7\ndata: 7\n\n"
+            f"event: done\nid: {run.id}:8\ndata: {{}}\n\n"
+        )
+        run.detach(again)
+
+
+async def test_a_slow_client_makes_the_handler_wait() -> None:
+    sent = 0
+
+    async def flooding(input: Any, ctx: Any, stream: kk.ActionStream[Any]) -> None:
+        nonlocal sent
+        while True:
+            await stream.send("x" * 1000)
+            sent += 1
+
+    async with world() as here:
+        run = await here.start("a", flooding, window=2)
+        outbox = run.attach(0)
+        await anyio.wait_all_tasks_blocked()
+        assert HIGH_WATER < sent * 1100 < HIGH_WATER + 10_000
+        before = sent
+        await read(outbox)
+        await anyio.wait_all_tasks_blocked()
+        assert sent > before + 50
+        run.detach(outbox)
+
+
+async def test_bytes_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of one run, beside its newest chunk; of all: who was left longest goes, then what the growing one has."""
+    monkeypatch.setattr(replay, "RUN_BYTES", 50_000)
+    monkeypatch.setattr(replay, "KEPT_BYTES", 100_000)
+    ready = anyio.Event()
+
+    async def large(input: Any, ctx: Any, stream: kk.ActionStream[Any]) -> None:
+        for _ in range(40):
+            await stream.send("x" * 2000)
+        await ready.wait()
+        await stream.send("y" * 60_000)
+
+    async def drained(outbox: Outbox) -> None:
+        last = False
+        while not last:
+            _, last = await outbox.take()
+            outbox.landed()
+
+    async with world() as here, anyio.create_task_group() as readers:
+
+        async def begin(name: str) -> tuple[Run, Outbox]:
+            run = await here.start(name, large, window=1000)
+            outbox = run.attach(0)
+            readers.start_soon(drained, outbox)
+            await anyio.wait_all_tasks_blocked()
+            return run, outbox
+
+        first, outbox = await begin("first")
+        assert 46_000 < first.size <= 50_000
+        first.detach(outbox)
+        second, _ = await begin("second")
+        assert len(here.runs) == 2
+        third, _ = await begin("third")
+        assert here.told == ["first"]
+        assert here.runs.size == second.size + third.size <= 100_000
+        fourth, _ = await begin("fourth")
+        assert fourth.size < 5000
+        assert here.runs.size <= 100_000
+        ready.set()
+        await anyio.wait_all_tasks_blocked()
+        assert here.runs.size == sum(run.size for run in (second, third, fourth))
+        for run in (second, third, fourth):
+            assert run.keeps(41)
+        readers.cancel_scope.cancel()
