@@ -4,7 +4,6 @@
 so that one command shows both (`pip install 'kkrpc-py[http]' uvicorn`).
 """
 
-import socket
 import sys
 from dataclasses import dataclass, field
 
@@ -82,11 +81,13 @@ async def talk(url: str) -> None:
 
 
 async def main() -> None:
-    listener = socket.create_server(("127.0.0.1", 0))
-    server = uvicorn.Server(uvicorn.Config(kk.asgi_app(actions=[chat]), log_level="warning"))
+    server = uvicorn.Server(uvicorn.Config(kk.asgi_app(actions=[chat]), port=0, log_level="warning"))
     async with anyio.create_task_group() as tasks:
-        tasks.start_soon(server.serve, [listener])
-        await talk(f"http://127.0.0.1:{listener.getsockname()[1]}/actions")
+        tasks.start_soon(server.serve)
+        while not server.started:  # noqa: ASYNC110 - uvicorn has no event for it
+            await anyio.sleep(0.01)
+        port = server.servers[0].sockets[0].getsockname()[1]
+        await talk(f"http://127.0.0.1:{port}/actions")
         server.should_exit = True
 
 

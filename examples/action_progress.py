@@ -4,7 +4,6 @@ The server is here only so that one command shows both (`pip install 'kkrpc-py[h
 """
 
 import hashlib
-import socket
 import tempfile
 from dataclasses import dataclass
 
@@ -50,11 +49,13 @@ async def show(url: str) -> None:
 
 
 async def main() -> None:
-    listener = socket.create_server(("127.0.0.1", 0))
-    server = uvicorn.Server(uvicorn.Config(kk.asgi_app(actions=[checksum]), log_level="warning"))
+    server = uvicorn.Server(uvicorn.Config(kk.asgi_app(actions=[checksum]), port=0, log_level="warning"))
     async with anyio.create_task_group() as tasks:
-        tasks.start_soon(server.serve, [listener])
-        await show(f"http://127.0.0.1:{listener.getsockname()[1]}/actions")
+        tasks.start_soon(server.serve)
+        while not server.started:  # noqa: ASYNC110 - uvicorn has no event for it
+            await anyio.sleep(0.01)
+        port = server.servers[0].sockets[0].getsockname()[1]
+        await show(f"http://127.0.0.1:{port}/actions")
         server.should_exit = True
 
 
