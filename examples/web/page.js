@@ -155,6 +155,7 @@ function startChat() {
     stop.disabled = false;
     try {
       end = await runner.run((options) => stream('ai_chat', input, options), (token) => {
+        if (count === 0) state.textContent = `Answering over ${over}…`;
         if (count === 0 && prompt.value === input.prompt) prompt.value = '';
         count += 1;
         answer.append(token);

@@ -194,7 +194,9 @@ async def main() -> None:
 
     app = kk.asgi_app({"ai_chat": ai_chat, "log": Log()}, actions=[ai_chat, count_lines, go_wrong])
     app.routes.extend(Route(f"/{name}", page) for name in PAGE)
-    config = uvicorn.Config(app, port=args.port, log_level="warning", timeout_graceful_shutdown=1)
+    config = uvicorn.Config(
+        app, port=args.port, log_level="warning", timeout_graceful_shutdown=1, ws_per_message_deflate=False
+    )
     async with anyio.create_task_group() as tasks:
         if args.paced:
             tasks.start_soon(pace.read_steps)
