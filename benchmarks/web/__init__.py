@@ -1,0 +1,1 @@
+"""Server-sent events and WebSocket, beside plain endpoints that stream the same."""
