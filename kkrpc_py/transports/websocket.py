@@ -20,7 +20,7 @@ from anyio.abc import ByteStream, ObjectStream, TaskGroup
 from anyio.lowlevel import cancel_shielded_checkpoint, checkpoint, checkpoint_if_cancelled
 from websockets.exceptions import PayloadTooBig
 from websockets.frames import Frame, Opcode
-from websockets.protocol import Protocol, Side, State
+from websockets.protocol import Protocol, State
 
 from kkrpc_py.errors import KkrpcError, LimitExceeded, ProtocolError
 from kkrpc_py.transports.descriptors import DescriptorStream
@@ -91,7 +91,6 @@ class WebSocketStream(ObjectStream[bytes]):
         self._protocol = protocol
         self._tasks = tasks
         self._ping_seconds = ping_seconds
-        self._client = protocol.side is Side.CLIENT
         self._closing_code = NORMAL
         self._closing_reason = ""
         self._closed = False
@@ -489,7 +488,7 @@ class WebSocketStream(ObjectStream[bytes]):
         while self._draining:
             self._drained = anyio.Event()
             await self._drained.wait()
-        if not agreed and not self._client and isinstance(self._bytes, DescriptorStream):
+        if not agreed and isinstance(self._bytes, DescriptorStream):
             # We have found fault with the peer, and do not read what it says to that. The end of our
             # direction tells it that we are through; to close at once could cost it our last words.
             await self._bytes.send_eof()
