@@ -20,7 +20,7 @@ class ActionContext(types.SimpleNamespace):
     """One call of an action. Middleware sets further attributes on it, such as `ctx.user`."""
 
     action: str
-    """The name under which it is served over HTTP; over a channel, where it may be anywhere, the function's."""
+    """The name under which it is served over HTTP; over a channel, where it may stand anywhere, its own."""
     metadata: Mapping[str, Any]
     """What the action says of itself."""
     input: Any
