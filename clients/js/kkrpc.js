@@ -747,6 +747,7 @@ export class RPCChannel {
   #link;
   #outbox;
   #reason = null;
+  #warned = false;
   #helloPending = false;
   #saidHello = false; // this side's hello, or its answer to one, was sent
   #known = false; // the peer's features are known: it is no stock peer
@@ -835,8 +836,8 @@ export class RPCChannel {
     if (id !== undefined) this.#forgetOwn(id);
   }
 
-  /** Tells `onError` of what nobody else hears of: the failure of `api.x = 1`. */
-  get unheard() { return this.#options.onError ?? ((error) => console.error(error)); }
+  /** Tells `onError` of what nobody else hears of, such as the failure of `api.x = 1`. */
+  unheard(error) { (this.#options.onError ?? console.error)(error); }
 
   /** Closes: what was said before still leaves. Resolves once handlers that ran for the peer have cleaned up. */
   async close() {
@@ -1007,7 +1008,11 @@ export class RPCChannel {
     const json = text[0] === '{' && !text.startsWith('{"json":'); // CLA-6
     if (text[0] === '{' && size > this.#limits.frame) throw new LimitExceeded('a message too long'); // FRM-6
     const { message, flaw: deep } = (json && parse(text, this.#limits)) || {};
-    if (!isObject(message) || !TYPES.has(message.type)) return this.#heardNoise(line); // FRM-4
+    if (!isObject(message) || !TYPES.has(message.type)) {
+      if (!json && text[0] === '{' && !this.#warned) this.unheard(new ProtocolError('the peer writes superjson, not json'));
+      this.#warned ||= !json && text[0] === '{';
+      return this.#heardNoise(line); // FRM-4
+    }
     const { type, args } = message;
     const key = keyOf(message.id, this.#limits);
     const flaw = deep ?? ('id' in message && key === undefined ? 'wrong id' : flawOf(message));
@@ -1643,7 +1648,7 @@ export class RPCChannel {
 
   /** The connection has ended. */
   #lost(code = 1000, why = '') {
-    const broken = code !== 1000 && code !== 1001;
+    const broken = ![1000, 1001, 1005].includes(code); // TRN-4
     const text = broken ? `the connection was lost (${code}${why ? `, ${why}` : ''})` : 'the peer has closed the connection';
     this.#end(new ChannelClosed(text, { code, reason: String(why ?? '') }), { lost: true });
   }
@@ -1706,7 +1711,8 @@ function proxyOf(channel, path, options) {
       return (resolve, reject) => channel.get(path, options).then(resolve, reject);
     },
     set(_, name, value) {
-      channel.set([...path, String(name)], value, options).catch(channel.unheard);
+      if (typeof name !== 'string') return false;
+      channel.set([...path, name], value, options).catch((error) => channel.unheard(error));
       return true;
     },
     apply: (_, self, args) => channel.call(path, args, options),

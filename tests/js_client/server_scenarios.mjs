@@ -125,9 +125,9 @@ export const callbacks = ({ url }) => connected(url, {}, async (api, channel) =>
   assert.equal(await settled(() => api.doubled()), 2);
   double.release();
   assert.equal((await failure(double(1))) instanceof CallbackReleased, true);
-  assert.equal(await settled(() => api.lent()), 0); // the server was told
+  while (await api.lent()); // until the server was told
   await api.forget();
-  assert.equal(await settled(async () => channel.stats.own), 0); // and tells us
+  while (channel.stats.own > 0) await api.lent(); // and has told us
 });
 
 export const exposed = ({ url }) => {
@@ -184,6 +184,7 @@ export const streams = ({ url }) => connected(url, {}, async (api, channel) => {
 export const credit = ({ url, limits }) => connected(url, { limits }, async (api) => {
   const made = () => settled(() => api.made('credit'));
   const stream = await api.watched('credit', 3000, 10);
+  while (await api.made('credit') < 64);
   const unread = await made();
   for (let i = 0; i < 200; i++) assert.equal((await stream.next()).value.length, 10);
   const later = await made();

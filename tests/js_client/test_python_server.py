@@ -17,7 +17,7 @@ import pytest
 
 import kkrpc_py as kk
 from kkrpc_py.channel.proxy import Remote
-from tests.js_client.node import BOUND, Node, started
+from tests.js_client.node import Node, started
 
 pytestmark = pytest.mark.anyio
 
@@ -257,9 +257,7 @@ async def serving(api: Api) -> AsyncGenerator[tuple[str, anyio.CancelScope]]:
         scope.cancel()
 
 
-SCENARIOS = (
-    "values properties errors callbacks streams leaving signals uploads"
-).split()
+SCENARIOS = "values properties errors callbacks streams leaving signals uploads".split()
 
 
 @pytest.mark.parametrize("scenario", SCENARIOS)
@@ -333,6 +331,6 @@ async def test_the_end_of_the_server_ends_what_waits(node: Node) -> None:
 
 
 async def test_nobody_there(node: Node) -> None:
-    async with serving(Api()) as (url, scope):
+    async with serving(Api()) as (url, _):
         pass
     assert "1006" in await node.run("nobody_there", url=url)
