@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import re
 from pathlib import Path
 
@@ -21,8 +22,8 @@ RULES = re.findall(r"^\*\*([A-Z]+)-(\d+)\.\*\*", SPEC, re.MULTILINE)
 # Each with its text, up to the next rule or heading.
 _PARTS = re.split(r"^\*\*([A-Z]+-\d+)\.\*\*|^#.*$", SPEC, flags=re.MULTILINE)
 TEXTS = {name: text for name, text in zip(_PARTS[1::2], _PARTS[2::2], strict=True) if name is not None}
-# Any group, known or not, but for what looks like one: UTF-8, SHA-256, RFC-822.
-CITATION = re.compile(r"\b(?!UTF|SHA|RFC|ISO)[A-Z]{3,4}-\d+\b")
+# Any group, known or not, but for what looks like one: UTF-8, SHA-256, RFC-822, SSH-2.
+CITATION = re.compile(r"\b(?!UTF|SHA|RFC|ISO|SSH)[A-Z]{3,4}-\d+\b")
 
 
 def cited_in(path: Path) -> set[str]:
@@ -122,6 +123,21 @@ def test_each_rule_says_how_strong_it_is_or_is_a_definition() -> None:
 
 def test_the_texts_are_those_of_all_rules() -> None:
     assert list(TEXTS) == [f"{name}-{number}" for name, number in RULES]
+
+
+OTHER_TRANSPORTS = {"TRN", "HTTP", "SSE"}
+"""Groups whose rules the conformance kit cannot see: it speaks over stdin and stdout."""
+
+
+def test_what_the_kit_cannot_see_is_named_by_a_test() -> None:
+    unseen = set(
+        json.loads((ROOT / "spec" / "conformance" / "unobservable.json").read_text(encoding="utf-8"))
+    )
+    unseen |= {name for name in TEXTS if name.partition("-")[0] in OTHER_TRANSPORTS}
+    tests = [path for kind in ("py", "mjs", "ts") for path in (ROOT / "tests").rglob(f"*.{kind}")]
+    own = {ROOT / "tests" / "test_spec.py"}
+    named = {rule for path in set(tests) - own if "node_modules" not in path.parts for rule in cited_in(path)}
+    assert unseen - named == set()
 
 
 # Limits ----------------------------------------------------------------------------------------
