@@ -37,6 +37,7 @@ export const LIMITS = Object.freeze({
   finishMs: 1000, // handlers go on where the peer has ended its side alone (event `end`)
 });
 
+const ITEM = 64 * KIB; // lines that leave together
 const DESTROY = '__DESTROY__'; // what kkrpc writes when it closes
 const CODES = { ProtocolError: 4002, LimitExceeded: 4009 }; // 1002 and 1009: a page may not say those
 const NONE = new Set();
@@ -425,43 +426,47 @@ class Link {
  * waits holds up nobody (STR-10).
  */
 class Outbox {
-  #control = []; // {line, owed}
-  #frames = []; // {call, line(), sent(whether), keep}
+  #control = []; // entries {line(), sent(whether)}
+  #frames = []; // the same, with {call, keep, gone}
   #stopped = false;
   #scheduled = { control: false, frames: false, room: false };
   owed = 0; // bytes of answers that wait
-  written = 0; // frames handed on
+  written = 0; // lines handed on
 
   constructor(link, limits, onFull) { Object.assign(this, { link, limits, onFull }); }
 
   get waiting() { return this.#control.length + this.#frames.length; }
 
+  get #hasRoom() { return this.link.pressure <= this.limits.sendHighWater; }
+
   push(line, owed) {
     if (this.#stopped) return;
-    this.#control.push({ line, owed });
-    if (owed) this.owed += line.length + 1;
+    const size = owed ? line.length + 1 : 0;
+    this.#control.push({ line: () => line, sent: () => { this.owed -= size; } });
+    this.owed += size;
     if (this.owed > this.limits.sendMax) this.onFull(); // CLS-5
     else this.#schedule('control', queueMicrotask);
   }
 
   pushFrame(frame) {
     if (this.#stopped) return frame.sent(false);
+    frame.call.frame = frame;
     this.#frames.push(frame);
     return this.#schedule('frames', later);
+  }
+
+  /** Throws away what a cancel makes pointless (CAN-1), but not what names functions or streams (CBK-6). */
+  drop({ frame }) {
+    if (!frame || frame.gone || frame.keep()) return;
+    frame.gone = true;
+    frame.sent(false);
   }
 
   /** Nothing more is written. */
   stop() {
     this.#stopped = true;
     this.#control = [];
-    this.#frames.splice(0).forEach((frame) => frame.sent(false));
-  }
-
-  /** Throws away what a cancel makes pointless (CAN-1), but not what names functions or streams (CBK-6). */
-  drop(call) {
-    const gone = this.#frames.filter((frame) => frame.call === call && !frame.keep());
-    this.#frames = this.#frames.filter((frame) => !gone.includes(frame));
-    gone.forEach((frame) => frame.sent(false));
+    this.#frames.splice(0).forEach((frame) => frame.gone || frame.sent(false));
   }
 
   #schedule(what, by) {
@@ -473,42 +478,47 @@ class Outbox {
     });
   }
 
-  /** Writes what there is room for. `all`: whether there is or not. */
+  /** Writes what there is room for: one item of stream frames, the next in another turn. `all`: whatever the room. */
   flush(frames = true, all = false) {
-    const { sendHighWater } = this.limits;
-    while (this.#control.length > 0 || (frames && this.#frames.length > 0)) {
-      if (!all && this.link.pressure > sendHighWater) { // a WebSocket does not say when it has room again
-        this.#schedule('room', (job) => setTimeout(job, 5));
-        return;
-      }
-      const lines = [];
-      const told = [];
-      for (let size = 0; size < 64 * KIB;) { // an item that no receiver finds too large (TRN-5)
-        let line;
-        if (this.#control.length > 0) {
-          const next = this.#control.shift();
-          line = next.line;
-          if (next.owed) this.owed -= line.length + 1;
-        } else if (frames && this.#frames.length > 0) {
-          const frame = this.#frames.shift();
-          line = frame.line();
-          told.push(frame);
-        } else break;
-        if (lines.length > 0 && size + line.length > 64 * KIB) { // a large one goes alone
-          this.#write(lines.splice(0));
-          size = 0;
-        }
-        lines.push(line);
-        size += line.length + 1;
-      }
-      this.#write(lines);
-      told.forEach((frame) => frame.sent(true));
-      if (told.length > 0) frames = all; // the rest in another turn
+    while (this.#control.length > 0 && (all || this.#hasRoom)) {
+      this.#control = this.#control.slice(this.#write(this.#control));
     }
-    if (this.#frames.length > 0) this.#schedule('frames', later);
+    while (frames && this.#frames.length > 0 && this.#control.length === 0 && (all || this.#hasRoom)) {
+      this.#frames = this.#frames.slice(this.#write(this.#frames));
+      frames = all;
+    }
+    if (this.waiting > 0 && !this.#hasRoom) {
+      this.#schedule('room', (job) => setTimeout(job, 5)); // a WebSocket does not say when it has room again
+    } else if (this.#frames.length > 0) this.#schedule('frames', later);
   }
 
-  #write(lines) {
+  /** Writes small lines together, a large one alone (TRN-5); returns how many entries it took. */
+  #write(entries) {
+    const taken = [];
+    let lines = [];
+    let size = 0;
+    for (const entry of entries) {
+      taken.push(entry);
+      if (entry.gone) continue;
+      const line = entry.line();
+      if (lines.length > 0 && size + line.length > ITEM) {
+        this.#send(lines);
+        [lines, size] = [[], 0];
+      }
+      lines.push(line);
+      size += line.length + 1;
+      if (size >= ITEM) break;
+    }
+    if (lines.length > 0) this.#send(lines);
+    taken.forEach((entry) => {
+      if (entry.gone) return;
+      entry.gone = true;
+      entry.sent(true);
+    });
+    return taken.length;
+  }
+
+  #send(lines) {
     this.written += lines.length;
     const text = `${lines.join('\n')}\n`;
     const blank = lines.length > 1 && text.length % 65536 === 1 ? ' ' : ''; // FRM-10
