@@ -14,9 +14,10 @@ def test_the_types_are_those_of_the_api() -> None:
         "--noEmit --strict --exactOptionalPropertyTypes --target es2022 --lib es2022,dom --module nodenext"
     )
     done = subprocess.run(
-        [node, tsc, *options.split(), "--types", "", HERE / "types.ts"],
+        [node, tsc, *options.split(), HERE / "types.ts"],
         capture_output=True,
         text=True,
         timeout=60,
     )
-    assert (done.returncode, done.stdout) == (0, "")
+    assert done.stdout == ""
+    assert done.returncode == 0
