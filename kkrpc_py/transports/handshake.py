@@ -28,6 +28,7 @@ __all__ = [
     "headers_of",
     "host_allowed",
     "judge",
+    "note_refused",
     "origin_allowed",
     "same_origin",
 ]
@@ -37,7 +38,12 @@ LOCAL_HOSTS: Final = ("localhost", "127.0.0.1", "[::1]")
 
 ANY: Final = "*"
 
+_SHOWN: Final = 100
+_MOST_NOTED: Final = 50
+
 _log = logging.getLogger("kkrpc_py.server")
+_noted: set[tuple[str, str]] = set()
+"""What the log was told of already."""
 
 _DEFAULT_PORTS: Final = {"http": 80, "https": 443, "ws": 80, "wss": 443}
 # A name or address and a port (RFC 9110, 7.2). Neither holds what would end it elsewhere in a URL.
@@ -91,8 +97,10 @@ async def judge(
     :param secure: as for `origin_allowed`.
     """
     if not host_allowed(request.headers, hosts):
+        note_refused("hosts", request.headers.get("host"))
         return ActionError("FORBIDDEN_HOST", "This host is not served here", 400)
     if not origin_allowed(request.headers, origins, secure=secure):
+        note_refused("origins", request.headers.get("origin"))
         return ActionError("FORBIDDEN_ORIGIN", "This origin is not allowed here", 403)
     try:
         if authenticate is None or await authenticate(request):
@@ -135,6 +143,17 @@ def check_names(what: str, names: Collection[str]) -> None:
         if (_origin(name) if what == "origins" else _place(_bracketed(name))) is None:
             example = "https://example.org" if what == "origins" else "example.org"
             raise ValueError(f"{what} are such as {example!r}, not {name!r}")
+
+
+def note_refused(what: str, name: str | None) -> None:
+    """Tell the log of a host or origin that is not served, once each: whoever deploys may have forgotten it.
+
+    `what` is "hosts" or "origins". Of what clients send no more than so many names, and so much of each.
+    """
+    shown = repr(name)[:_SHOWN]
+    if (what, shown) not in _noted and len(_noted) < _MOST_NOTED:
+        _noted.add((what, shown))
+        _log.warning("refused: %s is not among `%s`", shown, what)
 
 
 def host_allowed(headers: Mapping[str, str], hosts: Collection[str]) -> bool:

@@ -16,6 +16,7 @@ from kkrpc_py.transports.handshake import (
     headers_of,
     host_allowed,
     judge,
+    note_refused,
     origin_allowed,
     same_origin,
 )
@@ -208,3 +209,15 @@ async def test_the_hook_is_asked_last(caplog: pytest.LogCaptureFixture) -> None:
         assert (refusal.code, refusal.status) == (code, status)
         assert "secret" not in str(refusal)
     assert "secret" in caplog.text
+
+
+def test_who_is_refused_is_told_once(caplog: pytest.LogCaptureFixture) -> None:
+    for _ in range(3):
+        note_refused("hosts", "a-name-of-this-test.example\n" + "x" * 1000)
+        note_refused("origins", None)
+    told = [record.getMessage() for record in caplog.records]
+    assert len([each for each in told if "a-name-of-this-test" in each]) == 1
+    assert all(len(each) < 200 and "\n" not in each for each in told)
+    for number in range(1000):
+        note_refused("hosts", f"host-{number}")
+    assert len(caplog.records) < 100
