@@ -7,6 +7,7 @@ for every server, which shows what the servers can do.
 from __future__ import annotations
 
 import contextlib
+import re
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager
@@ -27,6 +28,7 @@ from benchmarks.web.workloads import Asked
 _RECEIVE_BYTES = 1 << 16
 _KEPT_BYTES = 4096
 """Of what a counting reader has seen: more than a chunk and the end of its stream."""
+_CHUNK = re.compile(rb"data: (.*)\n\n")
 _encode = msgspec.json.Encoder().encode
 _decode = msgspec.json.Decoder().decode
 
@@ -168,15 +170,14 @@ class RawEvents(Reader):
         return events - 1, _last_chunk(before)
 
     async def arrivals(self, workload: str, count: int) -> list[tuple[float, Any]]:
-        """As for the others, as long as the chunks come one at a time."""
         found: list[tuple[float, Any]] = []
         clock = time.perf_counter
         whole = b""
         async for _, data in self._blocks(workload, count):
             now = clock()
             whole += data
-            if b"data: " in data and len(found) < count:
-                found.append((now, _last_chunk(whole.partition(LAST_EVENT)[0])))
+            chunks = _CHUNK.findall(whole.partition(LAST_EVENT)[0])
+            found += [(now, _decode(chunk)) for chunk in chunks[len(found) :]]
         return found
 
 
