@@ -847,7 +847,7 @@ export class RPCChannel {
   }
 
   /** Tells `onError` of what nobody else hears of, such as the failure of `api.x = 1`. */
-  unheard(error) { (this.#options.onError ?? console.error)(error); }
+  unheard(error) { queueMicrotask(() => (this.#options.onError ?? console.error)(error)); }
 
   /** Closes: what was said before still leaves. Resolves once handlers that ran for the peer have cleaned up. */
   async close() {
@@ -947,7 +947,10 @@ export class RPCChannel {
   /** An error as data: what of it cannot be sent is left out, field by field (ERR-4). */
   #plain(error, causes = 8) {
     const { name, message } = error ?? {};
-    const plain = { name: typeof name === 'string' && name ? name : 'Error', message: String(message ?? error) };
+    const text = message ?? error;
+    const plain = {
+      name: typeof name === 'string' && name ? name : 'Error', message: isObject(text) ? '' : String(text),
+    };
     const fields = error instanceof Error ? { ...(error instanceof KkrpcError ? error.fields : error) } : {};
     if (error instanceof Error && Object.hasOwn(error, 'cause')) fields.cause ??= error.cause;
     for (const [key, value] of Object.entries(fields)) {
@@ -1008,7 +1011,7 @@ export class RPCChannel {
 
   #heardNoise(line) {
     this.noise++;
-    this.#options.onNoise?.(line.slice(0, this.#limits.noise)); // FRM-7
+    queueMicrotask(() => this.#options.onNoise?.(line.slice(0, this.#limits.noise))); // FRM-7
   }
 
   #read(line) {
@@ -1019,8 +1022,10 @@ export class RPCChannel {
     if (text[0] === '{' && size > this.#limits.frame) throw new LimitExceeded('a message too long'); // FRM-6
     const { message, flaw: deep } = (json && parse(text, this.#limits)) || {};
     if (!isObject(message) || !TYPES.has(message.type)) {
-      if (!json && text[0] === '{' && !this.#warned) this.unheard(new ProtocolError('the peer writes superjson, not json'));
-      this.#warned ||= !json && text[0] === '{';
+      if (!json && text[0] === '{' && !this.#warned) {
+        this.#warned = true;
+        this.unheard(new ProtocolError('the peer writes superjson: it is to be told to write json'));
+      }
       return this.#heardNoise(line); // FRM-4
     }
     const { type, args } = message;
@@ -1054,7 +1059,8 @@ export class RPCChannel {
     const held = this.#theirs.size + functions.filter((id) => !this.#theirs.has(id)).length;
     const short = [...functions, ...streams].every((id) => byteLength(id) <= idBytes);
     const good = streams.every((id) => this.#usable(id)) && new Set(streams).size === streams.length;
-    const many = Math.max(functions.length, streams.length) > 65536 || (functions.length > 0 && held > callbacks) // CBK-7
+    const many = Math.max(functions.length, streams.length) > 65536 // CBK-7
+      || (functions.length > 0 && held > callbacks)
       || (streams.length > 0 && this.#within.streams + streams.length > calls); // ARG-5
     if (!short || !good || many) {
       this.#giveBack(names);
@@ -1128,7 +1134,7 @@ export class RPCChannel {
   #callTheirs(entry, args, answered = true) {
     const fields = { method: entry.id, args };
     if (entry.released) {
-      return rejected(new CallbackReleased('CallbackReleased', 'the function was released by this side'));
+      return Promise.reject(new CallbackReleased('CallbackReleased', 'the function was released by this side'));
     }
     if (answered && this.#agreed.has('callback')) return this.#ask('callback', fields);
     try {
@@ -1136,7 +1142,7 @@ export class RPCChannel {
       this.#send('callback', undefined, fields);
       return Promise.resolve(undefined);
     } catch (error) {
-      return rejected(error);
+      return Promise.reject(error);
     }
   }
 
@@ -1278,10 +1284,7 @@ export class RPCChannel {
       }
       if (call.asked) {
         this.#send('response', call.id, { args: { result: stream ? { __stream: true } : result } }, true);
-        if (stream) {
-          call.streaming = true;
-          await this.#produce(call, result);
-        }
+        if (stream) await this.#produce(call, result);
       }
     } catch (error) {
       if (call.asked) this.#fail(call.id, error);
@@ -1292,12 +1295,12 @@ export class RPCChannel {
 
   /** Sends what an iterator gives, some values a frame at most (section 7). Never throws. */
   async #produce(call, stream) {
-    const iterator = stream[Symbol.asyncIterator]?.() ?? stream;
-    const pending = { values: [], bytes: 0, fresh: null };
-    Object.assign(call, { streaming: true, pending });
+    Object.assign(call, { streaming: true, pending: { values: [], bytes: 0, fresh: null } });
+    let iterator = null;
     let failure = null;
     let step = null;
     try {
+      iterator = stream[Symbol.asyncIterator]?.() ?? stream;
       for (;;) {
         while (!call.cancelled && !this.#hasRoom(call)) await new Promise((resolve) => { call.wake = resolve; });
         if (call.cancelled) break;
@@ -1313,7 +1316,7 @@ export class RPCChannel {
     }
     if (!step?.done || call.cancelled) {
       try {
-        await iterator.return?.(); // its cleanup
+        await iterator?.return?.(); // its cleanup
       } catch (error) {
         failure ??= error;
       }
@@ -1438,7 +1441,7 @@ export class RPCChannel {
     const call = this.#make('request');
     call.settle = (error, answer) => {
       if (answer instanceof RemoteStream) answer.cancel();
-      if (!error && isObject(answer) && answer.protocol === 1 && Array.isArray(answer.features)) this.#learn(answer.features);
+      else if (!error && own(answer, 'protocol') === 1 && Array.isArray(answer.features)) this.#learn(answer.features);
       this.#settle.ready();
     };
     this.#put(call, 'request', { method: 'kkrpc.hello', args: [this.#offer()] });
@@ -1505,15 +1508,16 @@ export class RPCChannel {
     try {
       this.#put(call, type, fields);
     } catch (error) {
-      if (error instanceof NotSerializable && this.#helloPending) this.ready.then(() => this.#attempt(call, type, fields));
-      else this.#settleCall(call, error);
+      if (error instanceof NotSerializable && this.#helloPending) {
+        this.ready.then(() => this.#attempt(call, type, fields));
+      } else this.#settleCall(call, error);
     }
   }
 
   #put(call, type, { kwargs, meta, ...fields }) {
     if (this.#state !== 'open') throw this.#reason ?? new ChannelClosed('the channel is closed');
     const named = kwargs && Object.keys(kwargs).length > 0 ? kwargs : undefined;
-    if (named && !this.#agreed.has('kwargs')) throw new NotSerializable('arguments by name, to a peer that has none'); // KWA-2
+    if (named && !this.#agreed.has('kwargs')) throw new NotSerializable('the peer takes no arguments by name'); // KWA-2
     this.#send(type, call.id, { ...fields, kwargs: named, meta: this.#agreed.has('metadata') ? meta : undefined });
     Object.assign(call, { state: 'waiting', afterHello: this.#saidHello });
     this.#outgoing.set(call.key, call);
@@ -1640,7 +1644,8 @@ export class RPCChannel {
     if (starved) this.#count(); // CRD-4
     if (starved || much) {
       this.#giveBack(names);
-      return this.#giveUp(call, starved ? new ProtocolError('a chunk without credit') : new LimitExceeded('too much lies unread'));
+      const error = starved ? new ProtocolError('a chunk without credit') : new LimitExceeded('too much lies unread');
+      return this.#giveUp(call, error);
     }
     let things = NO_THINGS;
     try {
@@ -1659,7 +1664,8 @@ export class RPCChannel {
   /** The connection has ended. */
   #lost(code = 1000, why = '') {
     const broken = ![1000, 1001, 1005].includes(code); // TRN-4
-    const text = broken ? `the connection was lost (${code}${why ? `, ${why}` : ''})` : 'the peer has closed the connection';
+    const how = why ? `${code}, ${why}` : code;
+    const text = broken ? `the connection was lost (${how})` : 'the peer has closed the connection';
     this.#end(new ChannelClosed(text, { code, reason: String(why ?? '') }), { lost: true });
   }
 
@@ -1687,11 +1693,6 @@ export class RPCChannel {
   }
 }
 
-
-function rejected(error) {
-  const promise = Promise.reject(error);
-  return promise;
-}
 
 const textOf = (path) => (Array.isArray(path) ? path.join('.') : path);
 const listOf = (path) => (Array.isArray(path) ? path : path.split('.'));

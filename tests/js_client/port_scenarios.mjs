@@ -181,6 +181,8 @@ export const handlers = () => joined({}, {
     wait: handler({ context: true }, ({ signal }) => new Promise((resolve, reject) => {
       signal.addEventListener('abort', () => reject(signal.reason));
     })),
+    bare: () => { throw Object.create(null); },
+    locked: () => ({ [Symbol.asyncIterator]() { throw new Error('locked'); } }),
     thrown: () => { throw 'a text'; }, // eslint-disable-line no-throw-literal -- others do
     rich: () => { throw new RemoteError('Rich', 'text', { code: 7, f: () => {}, __notes__: ['n'], _own: 1, cause: new Error('c') }); },
     unsendable: () => new Map(),
@@ -210,6 +212,8 @@ export const handlers = () => joined({}, {
   await waiting.cancel();
   assert.equal((await given) instanceof CallCancelled, true);
   assert.deepEqual([(await failure(api.thrown())).name, (await failure(api.thrown())).message], ['Error', 'a text']);
+  assert.equal((await failure(api.bare())).message, '');
+  assert.equal((await failure((await api.locked()).next())).message, 'locked');
   const rich = await failure(api.rich());
   assert.deepEqual([rich.name, rich.fields], ['Rich', { code: 7, __notes__: ['n'], cause: { name: 'Error', message: 'c' } }]);
   for (const name of ['unsendable', 'looksLikeAStream']) {
@@ -323,10 +327,13 @@ export async function nonsense() {
   }
   const lines = ['no json', '{', '{}', '[]', '1', '{"type":"nothing"}', '\ufeff', '{"json":{}}', '{"a":NaN}', '{"a":1e999}', '\0', '}{'];
   lines.forEach((line) => peer.say(line));
+  await peer.heeded();
+  const { counted } = peer.channel;
   for (const item of [7, null, { version: 2, payload: {} }, new Uint8Array([0xff, 0x18]), new ArrayBuffer(3), ['{}']]) {
     peer.port.postMessage(item);
   }
   await peer.heeded();
+  assert.equal(peer.channel.counted, counted + 5); // TRN-9
   assert.deepEqual(noise, [...lines, '\0\0\0']);
   assert.equal(peer.error instanceof ProtocolError, true); // superjson
   assert.equal(peer.channel.counted > 100, true);
