@@ -27,7 +27,7 @@ __all__ = ["KEPT_BYTES", "RUN_BYTES", "Run", "Runs"]
 RUN_BYTES: Final = 16 << 20
 """Bytes of the events that one run keeps, beside its last one."""
 KEPT_BYTES: Final = 64 << 20
-"""Bytes of the events that all of them keep: who was left longest is forgotten for another one's."""
+"""Bytes of the events that all of them keep: beyond it the largest one loses the older half of its own."""
 _RUN_ID_BYTES = 16
 # A number that no run reaches.
 _MOST_DIGITS = 18
@@ -160,16 +160,17 @@ class Run:
         while self.size + grown > RUN_BYTES and len(self._events) > 1:
             grown -= self._drop()
         self.size += grown
-        self._runs.grew(self, grown)
+        self._runs.grew(grown)
 
     def _drop(self) -> int:
         return len(self._events.popleft()) + _EVENT_COST
 
-    def shrink(self) -> int:
-        """Drop the oldest event but never the last one; how many bytes that was."""
-        dropped = self._drop() if len(self._events) > 1 else 0
-        self.size -= dropped
-        return dropped
+    def halve(self) -> int:
+        """Drop the oldest events, half of the bytes; how many that was."""
+        before = self.size
+        while self.size > before // 2:
+            self.size -= self._drop()
+        return before - self.size
 
     def _end(self, event: bytes) -> None:
         self.ended = True
@@ -182,6 +183,10 @@ class Run:
             return not self._outbox.full
         # Nobody reads: half of the window is for what nobody has had, half for what was lost on the way.
         return self._forgotten or self._next - 1 - self._sent < (self._window + 1) // 2
+
+
+def _size_of(run: Run) -> int:
+    return run.size
 
 
 class Runs:
@@ -273,17 +278,10 @@ class Runs:
                 next(iter(self._left)).forget()
             self._changed.set()
 
-    def grew(self, run: Run, size: int) -> None:
+    def grew(self, size: int) -> None:
         self._size += size
         while self._size > KEPT_BYTES:
-            other = next((each for each in self._left if each is not run), None)
-            if other is not None:
-                other.forget()
-                continue
-            dropped = run.shrink()
-            if not dropped:
-                break
-            self._size -= dropped
+            self._size -= max(self._runs.values(), key=_size_of).halve()
 
     def forgot(self, run: Run) -> None:
         if self._runs.pop(run.id, None) is not None:

@@ -15,7 +15,7 @@ __all__ = ["anyio_backend", "server", "under"]
 _UNDER: list[Any] = [
     pytest.param((("asyncio", {}), "uvicorn"), id="uvicorn"),
     pytest.param((("trio", {}), "hypercorn"), id="hypercorn-trio"),
-    pytest.param((("asyncio", {}), "hypercorn"), id="hypercorn-asyncio"),
+    pytest.param((("asyncio", {}), "hypercorn"), id="hypercorn-asyncio", marks=pytest.mark.slow),
 ]
 if sys.platform != "win32":
     _UVLOOP = (("asyncio", {"use_uvloop": True}), "uvicorn")

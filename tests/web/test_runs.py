@@ -205,46 +205,43 @@ async def test_a_slow_client_makes_the_handler_wait() -> None:
 
 
 async def test_bytes_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of one run, beside its newest chunk; of all: who was left longest goes, then what the grower has."""
+    """Of one run, beside its newest chunk; of all of them: the largest loses the older half of its own."""
     monkeypatch.setattr(replay, "RUN_BYTES", 50_000)
     monkeypatch.setattr(replay, "KEPT_BYTES", 100_000)
-    ready = anyio.Event()
+    huge = 200_000
 
-    async def large(input: Any, ctx: Any, stream: kk.ActionStream[Any]) -> None:
-        for _ in range(40):
-            await stream.send("x" * 2000)
-        await ready.wait()
-        await stream.send("y" * 60_000)
+    def sending(count: int, size: int) -> Handler:
+        async def handler(input: Any, ctx: Any, stream: kk.ActionStream[Any]) -> None:
+            for _ in range(count):
+                await stream.send("x" * size)
+            await anyio.sleep_forever()
+
+        return handler
 
     async def drained(outbox: Outbox) -> None:
-        last = False
-        while not last:
-            _, last = await outbox.take()
+        while True:
+            await outbox.take()
             outbox.landed()
 
     async with world() as here, anyio.create_task_group() as readers:
 
-        async def begin(name: str) -> tuple[Run, Outbox]:
-            run = await here.start(name, large, window=1000)
-            outbox = run.attach(0)
-            readers.start_soon(drained, outbox)
+        async def begin(name: str, count: int, size: int) -> Run:
+            run = await here.start(name, sending(count, size), window=1000)
+            readers.start_soon(drained, run.attach(0))
             await anyio.wait_all_tasks_blocked()
-            return run, outbox
+            assert here.runs.size <= 100_000
+            return run
 
-        first, outbox = await begin("first")
-        assert 46_000 < first.size <= 50_000
-        first.detach(outbox)
-        second, _ = await begin("second")
-        assert len(here.runs) == 2
-        third, _ = await begin("third")
-        assert here.told == ["first"]
-        assert here.runs.size == second.size + third.size <= 100_000
-        fourth, _ = await begin("fourth")
-        assert fourth.size < 5000
-        assert here.runs.size <= 100_000
-        ready.set()
-        await anyio.wait_all_tasks_blocked()
-        assert here.runs.size == sum(run.size for run in (second, third, fourth))
-        for run in (second, third, fourth):
-            assert run.keeps(41)
+        small = await begin("small", 5, 1000)
+        large = [await begin(f"{number}", 40, 2000) for number in range(3)]
+        assert [run.size > 20_000 for run in large] == [True] * 3
+        assert sum(run.size for run in [small, *large]) == here.runs.size
+        assert small.keeps(0)
+        assert all(run.keeps(40) and run.keeps(30) and not run.keeps(0) for run in large)
+        one = await begin("huge", 1, huge)
+        assert one.size == 0
+        assert one.keeps(1)
+        assert not one.keeps(0)
+        assert small.keeps(0)
+        assert here.told == []
         readers.cancel_scope.cancel()
