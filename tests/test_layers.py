@@ -60,7 +60,7 @@ THIRD_PARTY: dict[str, set[str]] = {
     # jsonpatch is the extra `state`; trio has no other way to do something later.
     "streaming": {"anyio", "msgspec", "jsonpatch", "trio"},
     # The extra `http`: its client's half, and its server's.
-    "actions": {"anyio", "msgspec", "httpx", "httpx_sse", "pydantic"},
+    "actions": {"anyio", "msgspec", "httpx", "pydantic"},
     "web": {"anyio", "msgspec", "starlette", "sse_starlette"},
     # jsonschema for those who write cases.
     "conformance": {"anyio", "cbor2", "jsonschema", "referencing"},
