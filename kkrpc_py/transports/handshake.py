@@ -10,6 +10,7 @@ same origin (DNS rebinding); then the Host header has the foreign name.
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
 import logging
 import re
@@ -18,6 +19,7 @@ from types import SimpleNamespace
 from typing import Final, NamedTuple, TypeAlias
 
 from kkrpc_py.errors import ActionError
+from kkrpc_py.transports.sockets import is_cancelled
 
 __all__ = [
     "LOCAL_HOSTS",
@@ -107,7 +109,9 @@ async def judge(
             return None
     except ActionError as refusal:
         return refusal
-    except Exception:
+    except (Exception, asyncio.CancelledError) as exc:
+        if is_cancelled(exc):
+            raise
         _log.exception("the authentication hook failed")
         return ActionError("INTERNAL_ERROR", "Authentication failed unexpectedly", 500)
     return ActionError("FORBIDDEN", "Not allowed", 403)

@@ -6,6 +6,7 @@ of `descriptors`, with TCP_NODELAY, since small frames must not wait for acknowl
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import errno
 import fcntl
@@ -25,7 +26,15 @@ from anyio.streams.tls import TLSStream
 
 from kkrpc_py.transports.descriptors import PIPE_BYTES, DescriptorStream
 
-__all__ = ["Server", "SocketByteStream", "connect_tcp", "connect_unix", "listen_tcp", "listen_unix"]
+__all__ = [
+    "Server",
+    "SocketByteStream",
+    "connect_tcp",
+    "connect_unix",
+    "is_cancelled",
+    "listen_tcp",
+    "listen_unix",
+]
 
 NEXT_ADDRESS_SECONDS: Final = 0.25
 """How long one address of a host is tried alone before the next is tried beside it (RFC 8305)."""
@@ -202,10 +211,24 @@ class Server:
                     stream, ssl_context=self._ssl_context, standard_compatible=False
                 )
             await handler(secured)
-        except Exception:
+        except (Exception, asyncio.CancelledError) as exc:
+            if is_cancelled(exc):
+                raise
             _log.exception("a connection failed")
         finally:
             stream.close()
+
+
+def is_cancelled(exc: BaseException) -> bool:
+    """Whether this is the cancellation of the current task, and none that it met elsewhere.
+
+    On asyncio whoever awaits a task that somebody else has cancelled gets its CancelledError. Let through, it
+    would end the whole server.
+    """
+    if not isinstance(exc, asyncio.CancelledError):
+        return False
+    task = asyncio.current_task()
+    return task is None or task.cancelling() > 0
 
 
 @contextlib.asynccontextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import fcntl
 import os
@@ -408,3 +409,31 @@ async def test_tls(certificate: Path, caplog: pytest.LogCaptureFixture) -> None:
             tg.cancel_scope.cancel()
     assert "a connection failed" in caplog.text
     assert open_descriptors() <= before
+
+
+async def test_a_cancellation_that_nobody_asked_for(
+    anyio_backend_name: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A handler that awaits what somebody else has cancelled ends its connection, not the server."""
+    if anyio_backend_name != "asyncio":
+        pytest.skip("trio has no such thing")
+    calls = 0
+
+    async def handler(stream: ByteStream) -> None:
+        nonlocal calls
+        calls += 1
+        if calls == 1:
+            cancelled = asyncio.get_running_loop().create_future()
+            cancelled.cancel()
+            await cancelled
+        await echo(stream)
+
+    with anyio.fail_after(LIMIT):
+        async with listen_tcp("127.0.0.1", 0) as server, anyio.create_task_group() as tg:
+            tg.start_soon(server.serve, handler)
+            async with await connect_tcp(*server.addresses[0]) as stream:
+                with pytest.raises(anyio.EndOfStream):
+                    await stream.receive()
+            await ask(await connect_tcp(*server.addresses[0]))
+            tg.cancel_scope.cancel()
+    assert "a connection failed" in caplog.text

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import os
 import socket
@@ -221,6 +222,24 @@ async def test_what_the_hook_raises(caplog: pytest.LogCaptureFixture) -> None:
                 statuses.append(answer.status)
     assert statuses == [429, 499, 500]
     assert "the password is secret" in caplog.text
+
+
+async def test_a_hook_that_meets_the_cancellation_of_another(anyio_backend_name: str) -> None:
+    if anyio_backend_name != "asyncio":
+        pytest.skip("trio has no such thing")
+
+    async def authenticate(request: HandshakeRequest) -> bool:
+        if request.query == "cancelled":
+            elsewhere = asyncio.get_running_loop().create_future()
+            elsewhere.cancel()
+            await elsewhere
+        return True
+
+    with anyio.fail_after(LIMIT):
+        async with serving(echo, authenticate=authenticate) as port:
+            for path, status in (("/?cancelled", 500), ("/", 101)):
+                async with await connect_tcp("127.0.0.1", port) as stream:
+                    assert (await RawPeer(stream, client=True).ask(path)).status == status
 
 
 @pytest.mark.parametrize(
