@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import json
 import ssl
-from collections.abc import AsyncGenerator, Callable, Coroutine
+from collections.abc import AsyncGenerator, Callable
 from types import TracebackType
 from typing import Any, Generic, Literal, TypeVar
 from urllib.parse import quote
@@ -18,7 +18,7 @@ import anyio
 import httpx
 from anyio.abc import TaskGroup
 
-from kkrpc_py.actions.executing import Callbacks, Executing, Execution, Follower, Status
+from kkrpc_py.actions.executing import Callbacks, Executing, Execution, Follower, Host, Status
 from kkrpc_py.actions.fetching import ActionRequest, Fetching, GivenHeaders
 from kkrpc_py.errors import ActionError
 from kkrpc_py.limits import Limits
@@ -68,12 +68,10 @@ class ActionClient:
         self._headers = headers
         self._given_http = http
         self._own_http: httpx.AsyncClient | None = None
-        self.limits = limits or Limits()
-        self.running: set[Execution[Any]] = set()
-        self.closed = False
-        self._writer = JsonWriter(self.limits, stock=False, with_bytes=True)
-        self._lowering = Lowering(None, self.limits.depth)
-        self._tasks: TaskGroup | None = None
+        self._limits = limits or Limits()
+        self._host = Host()
+        self._writer = JsonWriter(self._limits, stock=False, with_bytes=True)
+        self._lowering = Lowering(None, self._limits.depth)
         self._entered: contextlib.AbstractAsyncContextManager[TaskGroup] | None = None
 
     def stream(
@@ -135,43 +133,32 @@ class ActionClient:
             self._own_http = httpx.AsyncClient(timeout=None, limits=pool, verify=tls)
         return self._own_http
 
-    def spawn(self, task: Callable[[], Coroutine[Any, Any, None]]) -> None:
-        """For executions: run `task` within the `async with`. Raises RuntimeError where there is none."""
-        if self._tasks is None:
-            raise RuntimeError("iterate over an execution within `async with ActionClient(…) as client`")
-        self._tasks.start_soon(task)
-
     async def aclose(self) -> None:
         """Stop what is executed, and close the connections, where they are this client's own."""
-        self.closed = True
-        for execution in tuple(self.running):
-            execution.stop()
+        self._host.close()
         if self._own_http is not None:
             own, self._own_http = self._own_http, None
             with anyio.CancelScope(shield=True):
                 await own.aclose()
 
     async def __aenter__(self) -> ActionClient:
-        if self._entered is not None or self.closed:
+        if self._entered is not None or self._host.closed:
             raise RuntimeError("an action client is entered once")
         self._entered = _background()
-        self._tasks = await self._entered.__aenter__()
+        self._host.tasks = await self._entered.__aenter__()
         return self
 
     async def __aexit__(
         self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        self.closed = True
-        self._tasks = None
-        for execution in tuple(self.running):
-            execution.stop()
+        self._host.close()
         try:
             assert self._entered is not None
             await self._entered.__aexit__(exc_type, exc, traceback)
         finally:
             await self.aclose()
 
-    def body_of(self, input: Any) -> bytes:
+    def _body_of(self, input: Any) -> bytes:
         """The JSON of an input; None is an empty object. Raises NotSerializable."""
         value = self._plain(input)
         text: bytes
@@ -181,7 +168,7 @@ class ActionClient:
             text = self._writer.dumps_unpaired(value)
         return text
 
-    def query_of(self, input: Any) -> dict[str, str]:
+    def _query_of(self, input: Any) -> dict[str, str]:
         """The query that is an input: what is no text is JSON, what is None is left out.
 
         Raises NotSerializable, and TypeError for what is no mapping.
@@ -263,16 +250,16 @@ class ActionCall(Generic[T]):
         closed.
         """
         client = self._client
-        if client.closed:
+        if client._host.closed:
             raise RuntimeError("the action client is closed")
         request = self._request
         if request.method == "GET":
-            request = request.at(request.url.copy_merge_params(client.query_of(input)), None)
+            request = request.at(request.url.copy_merge_params(client._query_of(input)), None)
         else:
-            request = request.at(request.url, client.body_of(input))
-        fetching = Fetching(client.http, request, client.limits)
+            request = request.at(request.url, client._body_of(input))
+        fetching = Fetching(client.http, request, client._limits)
         execution: Execution[T] = Execution(
-            client, fetching.run, self._callbacks, client.limits.stream_buffer, self._keep
+            client._host, fetching.run, self._callbacks, client._limits.stream_buffer, self._keep
         )
         self.stop()
         self._latest = execution

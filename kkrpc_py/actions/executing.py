@@ -11,10 +11,11 @@ import warnings
 from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine, Generator
 from inspect import isawaitable
-from typing import Any, Generic, Literal, Protocol, TypeAlias, TypeVar
+from typing import Any, Generic, Literal, TypeAlias, TypeVar
 
 import anyio
 import msgspec
+from anyio.abc import TaskGroup
 from anyio.lowlevel import checkpoint, checkpoint_if_cancelled
 
 from kkrpc_py.actions.fetching import Put
@@ -41,15 +42,22 @@ class Callbacks(msgspec.Struct, frozen=True):
     on_error: Callable[[ActionError], Any] | None = None
 
 
-class Host(Protocol):
-    """What an execution needs of its client."""
+class Host:
+    """Where the executions of one client run."""
 
-    running: set[Execution[Any]]
-    """Those that fetch; they are stopped when the client is closed."""
+    def __init__(self) -> None:
+        self.running: set[Execution[Any]] = set()
+        """Those that fetch."""
+        self.tasks: TaskGroup | None = None
+        """For executions that are iterated; None: there is no place for such."""
+        self.closed = False
 
-    def spawn(self, task: Callable[[], Coroutine[Any, Any, None]]) -> None:
-        """Run `task` until the client is closed. Raises RuntimeError where there is no place for it."""
-        ...
+    def close(self) -> None:
+        """Stop those that run; there will be no others."""
+        self.closed = True
+        self.tasks = None
+        for execution in tuple(self.running):
+            execution.stop()
 
 
 class Execution(Generic[T]):
@@ -283,11 +291,11 @@ class Executing(Coroutine[Any, Any, None], Generic[T]):
             raise RuntimeError("an execution can be awaited or iterated once")
         self._used = True
         execution = self._execution
-        try:
-            execution.host.spawn(execution.fetch)
-        except RuntimeError:
+        tasks = execution.host.tasks
+        if tasks is None:
             execution.stop()
-            raise
+            raise RuntimeError("iterate over an execution within `async with ActionClient(…) as client`")
+        tasks.start_soon(execution.fetch)
         return _Pass(execution, self._post)
 
     # The coroutine protocol: `start_soon(call.execute, …)` and the event loops step it as one.
@@ -296,6 +304,8 @@ class Executing(Coroutine[Any, Any, None], Generic[T]):
         return (self._coroutine or self._start()).send(value)
 
     def throw(self, *exc: Any) -> Any:
+        if self._coroutine is None:
+            self._execution.stop()  # a task that is cancelled before its first step
         return (self._coroutine or self._start()).throw(*exc)
 
     def close(self) -> None:

@@ -16,7 +16,6 @@ from typing import Any, TypeAlias
 import anyio
 import httpx
 import msgspec
-from httpx_sse import aconnect_sse
 
 from kkrpc_py.actions.reading import EventStreamReader
 from kkrpc_py.channel.backoff import Backoff
@@ -35,8 +34,8 @@ Put: TypeAlias = Callable[[list[Any], int], Awaitable[None]]
 """Takes chunks, and the bytes that they came in; returns when there is room for more."""
 
 _EVENT_STREAM = "text/event-stream"
-_BODY_BYTES = 64 * 1024
-"""What is read of an answer that is no stream."""
+_BODY_BYTES, _BODY_SECONDS = 64 * 1024, 5.0
+"""What is read of an answer that is no stream, and what that may take."""
 _PACKED_BYTES = 1024
 """What is unpacked at once: deflate makes 1032 times as much of it at the most."""
 _LINGER_SECONDS = 0.05
@@ -155,18 +154,25 @@ class Fetching:
             headers["Content-Type"] = "application/json"
         given = request.headers() if callable(request.headers) else request.headers
         headers.update(await given if isawaitable(given) else given)
+        headers["Accept"] = _EVENT_STREAM
+        headers["Cache-Control"] = "no-store"
         if self._reader.last_id:
             headers["Last-Event-ID"] = self._reader.last_id
         usual = self._http.timeout
-        timeout = httpx.Timeout(connect=usual.connect, read=request.quiet, write=usual.write, pool=usual.pool)
+        message = self._http.build_request(
+            request.method,
+            request.url,
+            headers=headers,
+            content=request.body,
+            timeout=httpx.Timeout(
+                connect=usual.connect, read=request.quiet, write=usual.write, pool=usual.pool
+            ),
+        )
+        message.stream = _Body(request.body or b"")
         with _losses():
-            source = await stack.enter_async_context(
-                aconnect_sse(
-                    self._http, request.method, str(request.url),
-                    headers=headers, content=request.body, timeout=timeout,
-                )
-            )  # fmt: skip
-        return source.response
+            response = await self._http.send(message, stream=True)
+        stack.push_async_callback(response.aclose)
+        return response
 
     async def _read(self, response: httpx.Response) -> None:
         """The events of one answer. Raises _Lost where they end without one that is the end (SSE-6)."""
@@ -243,6 +249,26 @@ class Fetching:
         return ActionError(STREAM_ERROR, said, status if response.is_error else 502)
 
 
+class _Body(httpx.AsyncByteStream):
+    """The body of a request. httpx's own is a generator, which a cancelled request would leave unfinished."""
+
+    def __init__(self, body: bytes) -> None:
+        self._body = body
+
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        return _Once(self._body)
+
+
+class _Once(AsyncIterator[bytes]):
+    def __init__(self, body: bytes) -> None:
+        self._left = [body]
+
+    async def __anext__(self) -> bytes:
+        if not self._left:
+            raise StopAsyncIteration
+        return self._left.pop()
+
+
 def _media_type(response: httpx.Response) -> str:
     header: str = response.headers.get("Content-Type", "")
     return header.partition(";")[0].strip().lower()
@@ -292,7 +318,7 @@ async def _body(response: httpx.Response) -> bytes:
     """The beginning of an answer's body; less where it is cut."""
     body = b""
     async with _closing(response.aiter_raw()) as blocks:
-        with contextlib.suppress(httpx.RequestError, ActionError):
+        with anyio.move_on_after(_BODY_SECONDS), contextlib.suppress(httpx.RequestError, ActionError):
             unpack = _unpacking(response)
             async for packed in blocks:
                 for block in unpack(packed):

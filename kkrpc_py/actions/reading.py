@@ -7,15 +7,24 @@ httpx-sse does not do this: docs/decisions/0017.
 from __future__ import annotations
 
 import re
+from typing import NamedTuple
 
-from httpx_sse import ServerSentEvent
-
-__all__ = ["EventStreamReader"]
+__all__ = ["EventStreamReader", "ServerSentEvent"]
 
 _BOM = b"\xef\xbb\xbf"
 _LINE_END = re.compile(rb"\r\n|\r|\n")
 _COLON = b":"
 _CR, _LF, _SPACE = b"\r", b"\n", b" "
+
+
+class ServerSentEvent(NamedTuple):
+    """One event, complete."""
+
+    event: str
+    """Its type; "message" where it has none."""
+    data: str
+    id: str
+    """The id of the last event that has one, up to this one."""
 
 
 class EventStreamReader:

@@ -95,6 +95,22 @@ class Scripted:
         """Connections that the client has not closed."""
 
 
+async def _request(stream: SocketStream) -> Visit | None:
+    """The request, read whole; None: the client has left before its end."""
+    data = b""
+    try:
+        while b"\r\n\r\n" not in data:
+            data += await stream.receive()
+        head, _, body = data.partition(b"\r\n\r\n")
+        visit = Visit(stream, head)
+        while len(body) < int(visit.headers.get("content-length", "0")):
+            body += await stream.receive()
+    except (anyio.EndOfStream, anyio.BrokenResourceError):
+        return None
+    visit.body = body
+    return visit
+
+
 @contextlib.asynccontextmanager
 async def scripted(play: Callable[[Visit], Awaitable[None]], port: int = 0) -> AsyncIterator[Scripted]:
     """Run the server. A connection is closed when `play` has returned; what it raises fails the test."""
@@ -104,17 +120,9 @@ async def scripted(play: Callable[[Visit], Awaitable[None]], port: int = 0) -> A
 
     async def serve(stream: SocketStream) -> None:
         async with stream:
-            data = b""
-            while b"\r\n\r\n" not in data:
-                try:
-                    data += await stream.receive()
-                except anyio.EndOfStream:
-                    return
-            head, _, body = data.partition(b"\r\n\r\n")
-            visit = Visit(stream, head)
-            while len(body) < int(visit.headers.get("content-length", "0")):
-                body += await stream.receive()
-            visit.body = body
+            visit = await _request(stream)
+            if visit is None:
+                return
             server.visits.append(visit)
             server.open += 1
             try:
@@ -139,7 +147,7 @@ async def served(
         async with scripted(play) as server:
             async with ActionClient(server.url, **options) as client:
                 yield client, server
-            assert client.running == set()
+            assert client._host.running == set()
             await until(lambda: server.open == 0)
 
 

@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 import gc
 import json
+import random
 import warnings
 from typing import Any
 
@@ -322,7 +323,7 @@ async def test_a_new_execution_while_a_callback_of_the_one_before_waits() -> Non
         await call.execute(2)
         await until(lambda: server.open == 0)  # the old one's connection too, though its callback still waits
         release.set()
-        await until(lambda: client.running == set())
+        await until(lambda: client._host.running == set())
         assert heard == [1, 2, -1, [2, -1]]
 
 
@@ -366,7 +367,7 @@ async def test_stop_from_another_task(play: Any) -> None:
         call.stop()
         assert call.status == "done"
         call.stop()
-        await until(lambda: server.open == 0 and client.running == set())
+        await until(lambda: server.open == 0 and client._host.running == set())
         assert (call.status, call.error, heard) == ("done", None, [])
 
 
@@ -492,6 +493,41 @@ async def test_what_a_callback_raises_comes_out_of_execute(which: str, kind: str
             async for _ in call.execute():
                 pass
         await until(lambda: gone == [True, True])
+
+
+async def test_in_a_task_of_the_event_loop_itself(anyio_backend_name: str) -> None:
+    """Tasks, time limits and gathering of asyncio and trio take what `execute` gives as any coroutine."""
+    async with served(endless) as (client, server):
+        call, other = client.stream("a"), client.stream("b")
+        if anyio_backend_name == "asyncio":
+            import asyncio
+
+            task = asyncio.create_task(call.execute(1))
+            task.cancel()  # before its first step
+            with contextlib.suppress(asyncio.CancelledError):
+                await task
+            assert (call.status, server.visits) == ("done", [])
+            with pytest.raises(TimeoutError):
+                await asyncio.wait_for(call.execute(1), 0.05)
+            assert call.status == "done"
+            both = asyncio.gather(call.execute(2), other.execute(3))
+            await until(lambda: (call.chunks, other.chunks) == ([2], [3]))
+            both.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await both
+        else:
+            import trio
+
+            with trio.move_on_after(0.05):
+                await call.execute(1)
+            assert call.status == "done"
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(call.execute, 2)
+                nursery.start_soon(other.execute, 3)
+                await until(lambda: (call.chunks, other.chunks) == ([2], [3]))
+                nursery.cancel_scope.cancel()
+        assert (call.status, other.status) == ("done", "done")
+        await until(lambda: server.open == 0)
 
 
 # Iterating ---------------------------------------------------------------------------------------
@@ -850,6 +886,74 @@ async def test_an_execution_that_nobody_awaits() -> None:
         with warnings.catch_warnings():
             warnings.simplefilter("error")
             gc.collect()
+
+
+@pytest.mark.parametrize("seed", range(6))
+async def test_whatever_is_done_nothing_is_mixed(seed: int) -> None:
+    """Executions are begun, stopped, cancelled, left and followed at random, by tasks and callbacks."""
+    chance = random.Random(seed)
+    latest = [0]
+    faults: list[str] = []
+
+    async def play(visit: Visit) -> None:
+        with contextlib.suppress(anyio.BrokenResourceError):
+            await visit.open()
+            for number in range(chance.randrange(6)):
+                await visit.chunk(event([visit.input, number]) + event([visit.input, number]))
+                await checkpoint()
+            if chance.random() < 0.5:
+                await visit.chunk(event({}, kind=chance.choice(["done", "error"])))
+                await visit.end()
+            await visit.gone()
+
+    async def on_chunk(chunk: list[int]) -> None:
+        if chunk[0] != latest[0] or call.chunks[-1] is not chunk:
+            faults.append(f"{chunk} in {latest}")
+        if chance.random() < 0.2:
+            await checkpoint()
+        if chance.random() < 0.1:
+            call.stop()
+        elif chance.random() < 0.1:
+            await run()
+
+    def on_end(what: Any) -> None:
+        if call.status not in ("done", "error") or any(chunk[0] != latest[0] for chunk in call.chunks):
+            faults.append(f"{what} in {latest}")
+
+    async def run() -> None:
+        latest[0] += 1
+        mine = latest[0]
+        with anyio.move_on_after(chance.choice([0.0, 0.002, 0.01, 0.05])):
+            if chance.random() < 0.5:
+                await call.execute(mine)
+            else:
+                with contextlib.suppress(ActionError):
+                    async for chunk in call.execute(mine):
+                        if chunk[0] != mine:
+                            faults.append(f"{chunk} for {mine}")
+                        if chance.random() < 0.2:
+                            break
+
+    async def follow() -> None:
+        with contextlib.suppress(ActionError):
+            tag = None
+            async for chunk in call:
+                tag = tag or chunk[0]
+                if chunk[0] != tag:
+                    faults.append(f"{chunk} for who follows {tag}")
+
+    async with served(play) as (client, _):
+        call = client.stream("a", on_chunk=on_chunk, on_done=on_end, on_error=on_end)
+        async with anyio.create_task_group() as tasks:
+            for _ in range(60):
+                tasks.start_soon(chance.choice([run, run, follow]))
+                await anyio.sleep(chance.choice([0, 0, 0.001, 0.003]))
+                if chance.random() < 0.1:
+                    call.stop()
+            await until(lambda: client._host.running == set())
+            tasks.cancel_scope.cancel()  # who waits for an execution that never comes
+        assert faults == []
+        assert call.status in ("done", "error")
 
 
 async def test_many_at_once() -> None:

@@ -136,6 +136,16 @@ async def test_a_refusal_without_end_is_read_in_part() -> None:
     assert str(await ended_in(play)) == "STREAM_ERROR: HTTP 500 X"
 
 
+async def test_a_refusal_that_does_not_come_to_its_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("kkrpc_py.actions.fetching._BODY_SECONDS", 0.05)
+
+    async def play(visit: Visit) -> None:
+        await visit.send(b"HTTP/1.1 500 X\r\nContent-Type: application/json\r\n\r\n{")
+        await visit.gone()
+
+    assert str(await ended_in(play)) == "STREAM_ERROR: HTTP 500 X"
+
+
 async def test_redirects_are_followed_by_a_client_that_does() -> None:
     async def play(visit: Visit) -> None:
         if visit.target == "/actions/a":
@@ -621,7 +631,7 @@ async def test_stop_while_it_waits_to_resume() -> None:
         await until(lambda: call.chunks == [1] and server.open == 0)
         assert call.status == "streaming"
         call.stop()
-        await until(lambda: client.running == set())
+        await until(lambda: client._host.running == set())
         assert (call.status, len(server.visits)) == ("done", 1)
 
 
