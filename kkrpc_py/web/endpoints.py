@@ -167,17 +167,25 @@ class _Stream:
 
     async def _plain(self, tasks: TaskGroup, prepared: PreparedAction) -> None:
         """The handler lives as long as the connection."""
-        outlet, handling = PlainOutlet(self._endpoint.writer), CancelScope()
+        outlet = PlainOutlet(self._endpoint.writer)
+        # Whoever cancels this task, the handler is told first.
+        handling = CancelScope(shield=True)
 
-        def end() -> None:
+        def stop() -> None:
             prepared.signal.set()
             handling.cancel()
             outlet.outbox.close()
 
-        self.visit.signal = prepared.signal
-        self._endpoint.streams.opens(self.visit, end)
+        self.visit.stop = stop
+        self._endpoint.streams.opens(self.visit, stop)
         tasks.start_soon(_handle, prepared, outlet, handling)
-        await self._write(outlet.outbox)
+        try:
+            await self._write(outlet.outbox)
+            prepared.signal.set()
+            await outlet.handled()
+        except BaseException:
+            stop()
+            raise
 
     async def _keep(self, prepared: PreparedAction, event_id: str) -> None:
         """The handler outlives the connection, or did so before."""
@@ -221,11 +229,13 @@ class _Stream:
 
 
 async def _handle(prepared: PreparedAction, outlet: PlainOutlet, scope: CancelScope) -> None:
-    with scope:
-        try:
+    try:
+        with scope:
             await prepared.run(outlet)
-        except ActionError as error:
-            outlet.fail(error)
+    except ActionError as error:
+        outlet.fail(error)
+    finally:
+        outlet.leave()
 
 
 class Answers(Protocol):

@@ -158,6 +158,7 @@ class PlainOutlet:
         self.outbox = Outbox(parking, Signal(parking))
         self.ended = False
         """`done` or `error` is on its way."""
+        self._left = False
         self._writer = writer
         self._pace = Pace(self.outbox.room, self._has_room)
 
@@ -174,6 +175,16 @@ class PlainOutlet:
         """Tell the client of an error, unless it was told of the end before (ACT-7)."""
         if not self.ended:
             self._end(error_event(error))
+
+    def leave(self) -> None:
+        """The handler has come to its end."""
+        self._left = True
+        self.outbox.room.wake()
+
+    async def handled(self) -> None:
+        """Wait until it has."""
+        while not self._left:
+            await self.outbox.room.wait()
 
     def _end(self, event: bytes) -> None:
         self.ended = True

@@ -55,7 +55,7 @@ class Run:
         self._prepared = prepared
         self._writer = writer
         self._runs = runs
-        self._scope = CancelScope()
+        self._scope = CancelScope(shield=True)  # whoever cancels its task: the handler is told first
         self._events: deque[bytes] = deque()
         self._next = 1
         self._outbox: Outbox | None = None
@@ -126,6 +126,11 @@ class Run:
     def had_whole(self, number: int) -> bool:
         """Whether the event of that number was the last one of all."""
         return self.ended and number == self._next - 1
+
+    def stop(self) -> None:
+        """Keep nothing, and cancel the handler, whatever it is about."""
+        self.forget()
+        self._scope.cancel()
 
     def forget(self) -> None:
         """Keep nothing; a handler that still sends is told, and cancelled."""
@@ -203,6 +208,8 @@ class Runs:
         self._left: dict[Run, float] = {}
         """Those without a connection, the first one left first, and when they are forgotten."""
         self._size = 0
+        self._driven: set[Run] = set()
+        """Those whose handlers have not come to their end, forgotten ones among them."""
         self._changed = Event()
 
     def __len__(self) -> int:
@@ -225,7 +232,13 @@ class Runs:
         """Begin a run in a task of `tasks`; `done` is called when its handler has ended."""
         run = Run(name, window, prepared, writer, self)
         self._runs[run.id] = run
-        tasks.start_soon(run.drive, done)
+        self._driven.add(run)
+
+        def driven() -> None:
+            self._driven.discard(run)
+            done()
+
+        tasks.start_soon(run.drive, driven)
         return run
 
     def find(self, event_id: str, name: str) -> tuple[Run, int]:
@@ -246,9 +259,10 @@ class Runs:
                 return True
         return False
 
-    def forget_all(self) -> None:
-        for run in list(self._runs.values()):
-            run.forget()
+    def stop(self) -> None:
+        """Forget all of them, and cancel whatever their handlers are about."""
+        for run in {*self._runs.values(), *self._driven}:
+            run.stop()
 
     async def expire(self) -> None:
         """Forget runs when their time has come; to be run in a task of the application's."""

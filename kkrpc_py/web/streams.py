@@ -17,7 +17,6 @@ from anyio import CancelScope, Event, create_task_group, move_on_after, sleep
 from anyio.abc import TaskGroup
 from starlette.types import Receive
 
-from kkrpc_py.channel.signals import CancelSignal
 from kkrpc_py.errors import ActionError
 from kkrpc_py.web.answers import TOO_MANY_STREAMS
 from kkrpc_py.web.outlet import Outbox
@@ -61,8 +60,8 @@ class Visit:
     """One request for a stream: what is to happen when its client goes."""
 
     def __init__(self) -> None:
-        self.signal: CancelSignal | None = None
-        """Of the handler that runs for this client alone."""
+        self.stop: Callable[[], None] | None = None
+        """Tells and cancels the handler, where it runs for this client alone."""
         self.outbox: Outbox | None = None
         """What its connection gets."""
         self._scope: CancelScope | None = None
@@ -83,16 +82,14 @@ class Visit:
 
     def gone(self) -> None:
         """The client is gone: tell the handler, then stop everything."""
-        if self.signal is not None:
-            self.signal.set()
+        if self.stop is not None:
+            self.stop()
         if self._scope is not None:
             self._scope.cancel()
 
     def complete(self) -> None:
         """The answer has gone out; the handler may still be tidying up."""
         self._listening.cancel()
-        if self.signal is not None:
-            self.signal.set()
 
 
 class Streams:
@@ -147,7 +144,7 @@ class Streams:
         Found out by itself where uvicorn handles signals, and where a server cancels what runs.
         """
         self._ending = True
-        self.runs.forget_all()
+        self.runs.stop()
         for end in list(self._visits.values()):
             end()
 

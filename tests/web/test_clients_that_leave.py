@@ -231,7 +231,7 @@ async def test_a_handler_that_never_suspends_leaves_room_for_others(server: str)
 
                 tasks.start_soon(read)
                 async with connected(url) as http:
-                    with anyio.fail_after(2):
+                    with anyio.fail_after(SOON):
                         await http.send(post("/actions/echo"))
                         assert await http.begun() == 200
                         await http.whole()

@@ -63,7 +63,7 @@ async def world(most: int = 100) -> AsyncIterator[World]:
             here._tasks = tasks
             tasks.start_soon(here.runs.expire)
             yield here
-            here.runs.forget_all()
+            here.runs.stop()
             await anyio.wait_all_tasks_blocked()
             assert len(here.runs) == here.runs.size == 0
             tasks.cancel_scope.cancel()
