@@ -10,7 +10,7 @@ import inspect
 import logging
 import types
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mapping
-from typing import Any, Protocol, TypeVar, overload
+from typing import Any, Never, Protocol, TypeVar, overload
 
 import anyio
 
@@ -69,7 +69,7 @@ class _Decorator(Protocol):
 
 
 def stream_action(
-    *,
+    *misplaced: Never,
     input: Any = None,
     middleware: Iterable[Middleware] = (),
     metadata: Mapping[str, Any] | None = None,
@@ -98,11 +98,14 @@ def stream_action(
     Exposed on a channel the action is a method of one argument, whose stream has the chunks. Raises TypeError
     and ValueError for what is none of this.
     """
-    checked = tuple(middleware)
+    if misplaced:
+        raise TypeError("stream_action takes its options by name; without any it is @kk.stream_action()")
+    try:
+        checked = tuple(middleware)
+    except TypeError:
+        raise TypeError(f"middleware is a list of `async def f(ctx)`, not {middleware!r}") from None
     for each in checked:
-        if not inspect.iscoroutinefunction(each) and not inspect.iscoroutinefunction(
-            getattr(each, "__call__", None)  # noqa: B004  (asked what it is, not whether it is there)
-        ):
+        if not _is_middleware(each):
             raise TypeError(f"middleware is `async def f(ctx)`, not {each!r}")
     if type(replay) is not int or not 0 <= replay <= _MOST_REPLAY:
         raise ValueError(f"replay is a number of chunks, 0 to {_MOST_REPLAY}, not {replay!r}")
@@ -116,9 +119,20 @@ def stream_action(
     return decorate
 
 
+def _is_middleware(found: Any) -> bool:
+    call = getattr(found, "__call__", None)  # noqa: B004  (asked what it is, not whether it is there)
+    if not inspect.iscoroutinefunction(found) and not inspect.iscoroutinefunction(call):
+        return False
+    try:
+        inspect.signature(found).bind(None)
+    except TypeError:
+        return False
+    return True
+
+
 def _shape_of(handler: Any) -> tuple[bool, str]:
     """Whether it is a method, and what it calls its input."""
-    if not inspect.iscoroutinefunction(handler):
+    if not inspect.isfunction(handler) or not inspect.iscoroutinefunction(handler):
         raise TypeError(
             f"a stream action is an `async def` that sends its chunks into `stream`, not {handler!r}"
         )
@@ -145,6 +159,8 @@ def _callable_form(action: Action) -> Any:
         given = signature.bind(*args, **kwargs)
         given.apply_defaults()
         *owner, raw = given.args
+        if owner and not _is_method_of(call, owner[0]):  # it would be a value of the peer's
+            raise TypeError(f"{handler.__qualname__} is a method: expose it with its object")
         bound = BoundAction(action, tuple(owner), handler.__name__)
         prepared = await bound.prepare(raw, ActionContext.of_channel(bound.name))
         return SinkStream(functools.partial(_send, prepared))
@@ -155,6 +171,16 @@ def _callable_form(action: Action) -> Any:
     call.__annotations__ = {}  # the action checks its input itself, so that its caller gets an ActionError
     setattr(call, _MARK, action)
     return call
+
+
+def _is_method_of(call: Any, owner: Any) -> bool:
+    """Whether the class of `owner` has it, as it was defined or under another name."""
+    cls = owner if isinstance(owner, type) else type(owner)
+    place = call.__module__, call.__qualname__.rpartition(".")[0]
+    return any(
+        (each.__module__, each.__qualname__) == place or any(found is call for found in vars(each).values())
+        for each in cls.__mro__
+    )
 
 
 async def _send(prepared: PreparedAction, sink: StreamSink[Any]) -> None:

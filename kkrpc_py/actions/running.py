@@ -6,9 +6,12 @@ transport: chunks go to an outlet.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any
+
+import anyio
 
 from kkrpc_py.actions.context import ActionContext
 from kkrpc_py.actions.stream import ActionStream, Outlet
@@ -52,12 +55,34 @@ class BoundAction:
         """Wait for the application's code. What it did not mean for the caller is logged, and kept."""
         try:
             await running
-        except (Exception, SystemExit) as exc:
-            meant = _meant(exc)
-            if meant is not None:
+        except BaseException as exc:
+            passing = _passing(exc)
+            if passing is exc:
+                raise
+            if passing is None and (meant := _meant(exc)) is not None:
                 raise meant from None
             _log.exception("the action %r failed", self.name)
+            if passing is not None:
+                raise passing from None
             raise ActionError.unexpected() from None
+
+
+def _passing(exc: BaseException) -> BaseException | None:
+    """What goes on through this code: the cancellation, alone where a task group has put errors beside it."""
+    if isinstance(exc, BaseExceptionGroup):
+        return next((part for part in map(_passing, exc.exceptions) if part is not None), None)
+    passes = isinstance(exc, KeyboardInterrupt | GeneratorExit) or _is_cancelled(exc)
+    return exc if passes else None
+
+
+def _is_cancelled(exc: BaseException) -> bool:
+    """Whether it is this task's own: on asyncio who awaits what others have cancelled gets theirs."""
+    if not isinstance(exc, anyio.get_cancelled_exc_class()):
+        return False
+    if not isinstance(exc, asyncio.CancelledError):
+        return True
+    task = asyncio.current_task()
+    return task is None or task.cancelling() > 0
 
 
 def _meant(exc: BaseException) -> ActionError | None:
