@@ -3,8 +3,9 @@
 import { createInterface } from 'node:readline';
 import * as ports from './port_scenarios.mjs';
 import * as servers from './server_scenarios.mjs';
+import { storm } from './storm.mjs';
 
-const scenarios = { ...ports, ...servers };
+const scenarios = { ...ports, ...servers, storm };
 
 for await (const line of createInterface({ input: process.stdin })) {
   const { scenario, ...given } = JSON.parse(line);

@@ -31,6 +31,14 @@ def test_a_scenario(node: Node, scenario: str) -> None:
     node.ask(scenario)
 
 
+@pytest.mark.parametrize(
+    ("seed", "rounds"), [(1, 40), pytest.param(1000, 1500, marks=pytest.mark.slow)], ids=["some", "many"]
+)
+def test_a_storm(node: Node, seed: int, rounds: int) -> None:
+    """Nothing that a peer says crashes the client, hangs it, or reaches a prototype."""
+    node.ask("storm", seed=seed, rounds=rounds)
+
+
 def test_all_scenarios_are_played(node: Node) -> None:
     names = node.ask("names")
     assert sorted(names["ports"]) == PORTS
