@@ -61,18 +61,21 @@ class RpcEndpoint:
     async def _answer(self, body: bytes, request: HandshakeRequest) -> bytes:
         line = _line(body)
         decoder = Decoder(self._limits)
-        encoder = Encoder(self._codec, self._limits)
         question = _question(decoder.receive(line))
-        if decoder.superjson:
-            encoder.superjson = True
         if isinstance(question, m.Request) and question.method == METHOD:
-            return encoder.encode(_hello_answer(question))
+            return self._written(_hello_answer(question), decoder.superjson)
         if getattr(question, "callback_ids", ()) or getattr(question, "stream_ids", ()):
-            return encoder.encode(_refused(question.id, "functions and streams cannot be passed"))
+            refused = _refused(question.id, "functions and streams cannot be passed")
+            return self._written(refused, decoder.superjson)
         answer = await self._called(line, request)
         if len(answer) < _SMALL and _MARKER in answer and _opens_stream(answer, self._limits):
-            return encoder.encode(_refused(question.id, "the answer is a stream"))
+            return self._written(_refused(question.id, "the answer is a stream"), decoder.superjson)
         return answer
+
+    def _written(self, answer: m.Message, superjson: bool) -> bytes:
+        encoder = Encoder(self._codec, self._limits)
+        encoder.superjson = superjson
+        return encoder.encode(answer)
 
     async def _called(self, line: bytes, request: HandshakeRequest) -> bytes:
         stream = _OneCall(line, request)
