@@ -114,32 +114,28 @@ class ActionEndpoint(_Endpoint):
             demand_json(request.headers)
         if action.action.replay:
             _ = self.streams.tasks  # raises where there are none, before anything has run
-        slot = await self.streams.slot()
+        if method == "POST":
+            raw = self._reader.of_body(await read_body(receive, request.headers, self._max_body))
+        else:
+            raw = self._reader.of_query(request.query)
+        stream = _Stream(self, action, (scope, receive, send))
         try:
-            if method == "POST":
-                raw = self._reader.of_body(await read_body(receive, request.headers, self._max_body))
-            else:
-                raw = self._reader.of_query(request.query)
-            stream = _Stream(self, action, slot, (scope, receive, send))
-            try:
-                await stream.serve(raw, request)
-            finally:
-                self.streams.leave(stream.visit)
+            await stream.serve(raw, request)
         finally:
-            slot.release()
+            stream.leave()
 
 
 class _Stream:
     """One request for a stream, from its input on."""
 
     def __init__(
-        self, endpoint: ActionEndpoint, action: BoundAction, slot: Slot, asgi: tuple[Scope, Receive, Send]
+        self, endpoint: ActionEndpoint, action: BoundAction, asgi: tuple[Scope, Receive, Send]
     ) -> None:
+        self.visit = Visit()
         self._endpoint = endpoint
         self._action = action
-        self._slot = slot
         self._asgi = asgi
-        self.visit = Visit()
+        self._slot = Slot()
 
     async def serve(self, raw: Any, request: HandshakeRequest) -> None:
         """Prepare the action, open the stream, and stay until it is over. Raises ActionError before."""
@@ -153,6 +149,8 @@ class _Stream:
             visit.begin(tasks, receive)
             try:
                 prepared = await self._action.prepare(raw, context, text=method != "POST")
+                # Only now: what anybody may begin would keep out those who may stay.
+                self._slot = await self._endpoint.streams.slot()
                 if method == "HEAD":
                     await self._write(PlainOutlet(self._endpoint.writer).outbox)
                 elif self._action.action.replay:
@@ -164,6 +162,11 @@ class _Stream:
             visit.complete()
         if refusal is not None:
             raise refusal
+
+    def leave(self) -> None:
+        """It is over, and so is what its handler did afterwards."""
+        self._endpoint.streams.leave(self.visit)
+        self._slot.release()
 
     async def _plain(self, tasks: TaskGroup, prepared: PreparedAction) -> None:
         """The handler lives as long as the connection."""
@@ -195,7 +198,6 @@ class _Stream:
             if run.had_whole(number):
                 await Response(status_code=204)(*self._asgi)
                 return
-            self._slot.release()  # the run has its own
         else:
             number = 0
             run = streams.runs.start(
@@ -204,14 +206,13 @@ class _Stream:
                 action.action.replay,
                 prepared,
                 self._endpoint.writer,
-                self._slot.pass_on(),
             )
-        outbox = run.attach(number)
+        outbox = run.attach(number, self.visit.gone)
         streams.opens(self.visit, run.forget)
         try:
             await self._write(outbox)
         finally:
-            run.detach(outbox)
+            run.detach(outbox, self._slot)
 
     async def _write(self, outbox: Outbox) -> None:
         self.visit.outbox = outbox

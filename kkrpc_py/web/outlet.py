@@ -92,7 +92,10 @@ class Outbox:
         return self._flight is not None
 
     async def take(self) -> tuple[bytes, bool]:
-        """Wait for events; gives all those that are ready, or a comment, and whether they are the last."""
+        """Wait for events; gives those that are ready, or a comment, and whether they are the last ones.
+
+        Ready ones leave together, in one batch as far as they fit into `HIGH_WATER` bytes.
+        """
         while not (self._events or self._closed or self._comment):
             self._place = place = self._parking.new()
             try:
@@ -100,15 +103,30 @@ class Outbox:
             finally:
                 self._place = None
         self._comment = False
-        self.finishing = self._closed
-        batch, self._events = self._events, []
+        batch = self._batch()
+        self.finishing = self._closed and not self._events
         self.since = current_time()
         if not batch:
             self._flight = (0, 0)
             return (b"" if self._closed else KEEP_ALIVE), self._closed
         joined = batch[0] if len(batch) == 1 else b"".join(batch)
         self._flight = (len(batch), len(joined))
-        return joined, self._closed
+        return joined, self.finishing
+
+    def _batch(self) -> list[bytes]:
+        """What may leave together: whatever servers keep for a client that does not read, it is not much."""
+        if not self.full:
+            batch, self._events = self._events, []
+            return batch
+        size = count = 0
+        for event in self._events:
+            size += len(event)
+            count += 1
+            if size >= HIGH_WATER:
+                break
+        batch = self._events[:count]
+        del self._events[:count]
+        return batch
 
     def landed(self) -> None:
         """The server has what was taken last."""

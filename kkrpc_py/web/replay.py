@@ -10,7 +10,7 @@ from __future__ import annotations
 import secrets
 from collections import deque
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 from anyio import CancelScope, Event, current_time, move_on_after, sleep_forever
 from anyio.abc import TaskGroup
@@ -36,6 +36,18 @@ _EVENT_COST = 64
 _GONE = "What was to be resumed is not kept any more"
 
 
+class Slot(Protocol):
+    """One of the streams that may run at once."""
+
+    def pass_on(self) -> Callable[[], None]:
+        """What gives it back: its holder does not."""
+        ...
+
+
+def _nothing() -> None:
+    pass
+
+
 class Run:
     """One run of an action with a replay window; the outlet of its handler."""
 
@@ -59,6 +71,8 @@ class Run:
         self._events: deque[bytes] = deque()
         self._next = 1
         self._outbox: Outbox | None = None
+        self._taken_over = _nothing
+        self._give_back = _nothing
         self._sent = 0
         """Number of the last event that was given to a server, as far as that is known."""
         self._begun_at = 0
@@ -67,7 +81,7 @@ class Run:
         self._room = Signal(self._parking)
         self._pace = Pace(self._room, self._has_room)
 
-    async def drive(self, done: Callable[[], None]) -> None:
+    async def drive(self) -> None:
         """Run the handler to its end; to be run in a task of the application's."""
         try:
             with self._scope:
@@ -80,7 +94,8 @@ class Run:
             self.running = False
             if not self.ended:
                 self.forget()
-            done()
+            self._runs.driven(self)
+            self._release()
 
     # The handler's side ----------------------------------------------------------------------
 
@@ -95,27 +110,38 @@ class Run:
 
     # The connections' side -------------------------------------------------------------------
 
-    def attach(self, after: int) -> Outbox:
-        """The events after that number, and those to come, for a new connection; an older one is cut off."""
+    def attach(self, after: int, taken_over: Callable[[], None]) -> Outbox:
+        """The events after that number, and those to come, for a new connection.
+
+        An older one is cut off: by `taken_over` of its own where its client has not read.
+        """
         kept_before = self._next - len(self._events)
         outbox = Outbox(self._parking, self._room)
         for event in list(self._events)[after + 1 - kept_before :]:
             outbox.append(event)
         if self.ended:
             outbox.close()
-        before, self._outbox = self._outbox, outbox
+        if self._outbox is not None:
+            self._outbox.cut()
+            if self._outbox.in_flight:
+                self._taken_over()
+        self._outbox, self._taken_over = outbox, taken_over
         self._begun_at = after
-        if before is not None:
-            before.cut()
+        self._release()
         self._runs.attended(self)
         self._room.wake()
         return outbox
 
-    def detach(self, outbox: Outbox) -> None:
-        """That connection is gone, or has had everything."""
+    def detach(self, outbox: Outbox, slot: Slot) -> None:
+        """That connection is gone, or has had everything; `slot` is what it had of the streams at once.
+
+        A handler that goes on keeps it until somebody comes back.
+        """
         if self._outbox is outbox:
             self._sent = self._begun_at + outbox.taken
-            self._outbox = None
+            self._outbox, self._taken_over = None, _nothing
+            if self.running:
+                self._give_back = slot.pass_on()
             self._runs.left(self)
             self._room.wake()
 
@@ -146,6 +172,10 @@ class Run:
                 self._scope.cancel()
 
     # Within ----------------------------------------------------------------------------------
+
+    def _release(self) -> None:
+        give_back, self._give_back = self._give_back, _nothing
+        give_back()
 
     @property
     def _id(self) -> str:
@@ -227,18 +257,12 @@ class Runs:
         window: int,
         prepared: PreparedAction,
         writer: ValueWriter,
-        done: Callable[[], None],
     ) -> Run:
-        """Begin a run in a task of `tasks`; `done` is called when its handler has ended."""
+        """Begin a run in a task of `tasks`."""
         run = Run(name, window, prepared, writer, self)
         self._runs[run.id] = run
         self._driven.add(run)
-
-        def driven() -> None:
-            self._driven.discard(run)
-            done()
-
-        tasks.start_soon(run.drive, driven)
+        tasks.start_soon(run.drive)
         return run
 
     def find(self, event_id: str, name: str) -> tuple[Run, int]:
@@ -281,6 +305,9 @@ class Runs:
                     await sleep_forever()
 
     # What a run tells -------------------------------------------------------------------------
+
+    def driven(self, run: Run) -> None:
+        self._driven.discard(run)
 
     def attended(self, run: Run) -> None:
         self._left.pop(run, None)

@@ -32,28 +32,26 @@ _END_SECONDS = 1.0
 _WAY_SECONDS = 1.0
 
 
+def _nothing() -> None:
+    pass
+
+
 class Slot:
-    """One of the streams that may run at once."""
+    """One of the streams that may run at once, or none."""
 
     __slots__ = ("_release",)
 
-    def __init__(self, release: Callable[[], None]) -> None:
-        self._release: Callable[[], None] | None = release
+    def __init__(self, release: Callable[[], None] = _nothing) -> None:
+        self._release = release
 
     def release(self) -> None:
         """Give it back; once more does nothing, nor after `pass_on`."""
-        release, self._release = self._release, None
-        if release is not None:
-            release()
+        self.pass_on()()
 
     def pass_on(self) -> Callable[[], None]:
         """What gives it back, for who keeps it longer."""
-        release, self._release = self._release, None
-        return release or _nothing
-
-
-def _nothing() -> None:
-    pass
+        release, self._release = self._release, _nothing
+        return release
 
 
 class Visit:

@@ -12,11 +12,13 @@ import pytest
 import kkrpc_py as kk
 from kkrpc_py.actions.action import action_of
 from kkrpc_py.actions.context import ActionContext
+from kkrpc_py.channel.parking import Signal, current_parking
 from kkrpc_py.limits import Limits
 from kkrpc_py.web import replay
 from kkrpc_py.web.encoding import ValueWriter
 from kkrpc_py.web.outlet import HIGH_WATER, Outbox
 from kkrpc_py.web.replay import Run, Runs
+from kkrpc_py.web.streams import Slot
 from tests.streaming import virtual
 
 pytestmark = pytest.mark.anyio
@@ -39,20 +41,26 @@ class World:
         self.told: list[str] = []
         self._tasks: Any = None
 
-    async def start(self, name: str, handler: Handler, window: int = 10) -> Run:
-        bound = action_of(kk.stream_action(replay=window)(handler), name)
+    async def left(self, name: str, handler: Handler, window: int = 10) -> Run:
+        """A run whose client has come and gone."""
+
+        async def noted(input: Any, ctx: kk.ActionContext, stream: kk.ActionStream[Any]) -> None:
+            try:
+                await handler(input, ctx, stream)
+            finally:
+                self.ended.append(name)
+
+        bound = action_of(kk.stream_action(replay=window)(noted), name)
         assert bound is not None
         prepared = await bound.prepare({}, ActionContext(name, transport="sse"))
         prepared.signal.on_cancel(lambda: self.told.append(name))
-        return self.runs.start(
-            self._tasks, name, window, prepared, ValueWriter(Limits()), lambda: self.ended.append(name)
-        )
-
-    async def left(self, name: str, handler: Handler, window: int = 10) -> Run:
-        """A run whose client has come and gone."""
-        run = await self.start(name, handler, window)
-        run.detach(run.attach(0))
+        run = self.runs.start(self._tasks, name, window, prepared, ValueWriter(Limits()))
+        run.detach(run.attach(0, nothing), Slot())
         return run
+
+
+def nothing() -> None:
+    pass
 
 
 @contextlib.asynccontextmanager
@@ -101,10 +109,10 @@ async def test_one_that_is_attended_is_not() -> None:
     async with world() as here:
         run = await here.left("a", endless)
         await anyio.sleep(SECONDS - 1)
-        outbox = run.attach(0)
+        outbox = run.attach(0, nothing)
         await anyio.sleep(10 * SECONDS)
         assert len(here.runs) == 1
-        run.detach(outbox)
+        run.detach(outbox, Slot())
         await anyio.sleep(SECONDS - 1)
         assert len(here.runs) == 1
         await anyio.sleep(2)
@@ -149,8 +157,8 @@ async def test_who_gives_way() -> None:
     """Not one that has a client, nor one that has ended."""
     async with world() as here:
         await here.left("ended", short)
-        attended = await here.start("attended", endless)
-        outbox = attended.attach(0)
+        attended = await here.left("attended", endless)
+        outbox = attended.attach(0, nothing)
         await here.left("old", endless)
         await here.left("new", endless)
         await anyio.wait_all_tasks_blocked()
@@ -160,7 +168,7 @@ async def test_who_gives_way() -> None:
         assert not here.runs.give_way()
         await anyio.sleep(1)
         assert sorted(here.ended) == ["ended", "new", "old"]
-        attended.detach(outbox)
+        attended.detach(outbox, Slot())
 
 
 async def test_a_window_keeps_the_last_chunks_and_the_end() -> None:
@@ -169,18 +177,18 @@ async def test_a_window_keeps_the_last_chunks_and_the_end() -> None:
             await stream.send(number)
 
     async with world() as here:
-        run = await here.start("a", counting, window=3)
-        outbox = run.attach(0)
+        run = await here.left("a", counting, window=3)
+        outbox = run.attach(0, nothing)
         assert (await read(outbox)).count(b"\n\n") == 8
         assert [run.keeps(number) for number in range(10)] == [
             number in (4, 5, 6, 7, 8) for number in range(10)
         ]
-        again = run.attach(5)
+        again = run.attach(5, nothing)
         assert (await read(again)).decode() == (
             f"id: {run.id}:6\ndata: 6\n\nid: {run.id}:7\ndata: 7\n\n"
             f"event: done\nid: {run.id}:8\ndata: {{}}\n\n"
         )
-        run.detach(again)
+        run.detach(again, Slot())
 
 
 async def test_a_slow_client_makes_the_handler_wait() -> None:
@@ -193,15 +201,15 @@ async def test_a_slow_client_makes_the_handler_wait() -> None:
             sent += 1
 
     async with world() as here:
-        run = await here.start("a", flooding, window=2)
-        outbox = run.attach(0)
+        run = await here.left("a", flooding, window=2)
+        outbox = run.attach(0, nothing)
         await anyio.wait_all_tasks_blocked()
         assert HIGH_WATER < sent * 1100 < HIGH_WATER + 10_000
         before = sent
         await read(outbox)
         await anyio.wait_all_tasks_blocked()
         assert sent > before + 50
-        run.detach(outbox)
+        run.detach(outbox, Slot())
 
 
 async def test_bytes_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -226,8 +234,8 @@ async def test_bytes_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     async with world() as here, anyio.create_task_group() as readers:
 
         async def begin(name: str, count: int, size: int) -> Run:
-            run = await here.start(name, sending(count, size), window=1000)
-            readers.start_soon(drained, run.attach(0))
+            run = await here.left(name, sending(count, size), window=1000)
+            readers.start_soon(drained, run.attach(0, nothing))
             await anyio.wait_all_tasks_blocked()
             assert here.runs.size <= 100_000
             return run
@@ -245,3 +253,65 @@ async def test_bytes_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
         assert small.keeps(0)
         assert here.told == []
         readers.cancel_scope.cancel()
+
+
+async def test_a_slot_goes_with_whoever_needs_it() -> None:
+    """SSE-9: the connection has it, then the handler that goes on without one, then nobody."""
+    given_back: list[str] = []
+
+    async with world() as here:
+        run = await here.left("a", endless)
+        for number in range(3):
+            outbox = run.attach(0, nothing)
+            assert given_back == [f"{before}" for before in range(number)]
+            run.detach(outbox, Slot(lambda number=number: given_back.append(f"{number}")))  # type: ignore[misc]
+        run.forget()
+        await anyio.sleep(1)
+        assert given_back == ["0", "1", "2"]
+        late = Slot(lambda: given_back.append("late"))
+        run.detach(run.attach(0, nothing), late)
+        assert given_back == ["0", "1", "2"]
+        late.release()
+        late.release()
+        assert given_back == ["0", "1", "2", "late"]
+
+
+async def test_who_takes_over_cuts_off_one_that_does_not_read() -> None:
+    """SSE-13: one that reads has its answer ended; what one does not read is not kept for it."""
+    gone: list[str] = []
+    async with world() as here:
+        run = await here.left("a", endless)
+        first = run.attach(0, lambda: gone.append("first"))
+        await anyio.wait_all_tasks_blocked()
+        batch, last = await first.take()
+        assert (batch, last) == (f'id: {run.id}:1\ndata: "x"\n\n'.encode(), False)
+        second = run.attach(0, lambda: gone.append("second"))
+        assert gone == ["first"]
+        await read(second)
+        third = run.attach(0, lambda: gone.append("third"))
+        assert gone == ["first"]
+        assert await second.take() == (b"", True)
+        run.detach(first, Slot())
+        assert len(here.runs) == 1
+        run.detach(third, Slot())
+
+
+async def test_a_batch_is_not_much_however_much_waits() -> None:
+    """ACT-9: what a server takes at once it may keep for a client that does not read."""
+    parking = current_parking()
+    outbox = Outbox(parking, Signal(parking))
+    events = [b"%06d" % number + b"x" * 994 for number in range(1000)]
+    for event in events:
+        outbox.append(event)
+    outbox.close()
+    found: list[bytes] = []
+    last = False
+    while not last:
+        batch, last = await outbox.take()
+        assert len(batch) <= HIGH_WATER + 1000
+        assert outbox.in_flight
+        outbox.landed()
+        found.append(batch)
+    assert b"".join(found) == b"".join(events)
+    assert outbox.taken == 1000
+    assert not outbox.full
