@@ -26,6 +26,7 @@ __all__ = [
     "Authenticate",
     "HandshakeRefused",
     "HandshakeRequest",
+    "check_hook",
     "check_names",
     "headers_of",
     "host_allowed",
@@ -125,12 +126,17 @@ class _Place(NamedTuple):
 
 
 def headers_of(fields: Iterable[tuple[bytes, bytes]]) -> dict[str, str]:
-    """Header fields as a mapping from lower-case names (RFC 9110, 5.2)."""
+    """Header fields as a mapping from lower-case names (RFC 9110, 5.2).
+
+    Over HTTP/2 each cookie may have a field of its own, and what joins them is a semicolon (RFC 9113, 8.2.3).
+    """
     headers: dict[str, str] = {}
     for name, value in fields:
         key = name.decode("latin-1").lower()
         text = value.decode("latin-1")
-        headers[key] = f"{headers[key]}, {text}" if key in headers else text
+        if key in headers:
+            text = f"{headers[key]}{'; ' if key == 'cookie' else ', '}{text}"
+        headers[key] = text
     return headers
 
 
@@ -158,6 +164,12 @@ def note_refused(what: str, name: str | None) -> None:
     if (what, shown) not in _noted and len(_noted) < _MOST_NOTED:
         _noted.add((what, shown))
         _log.warning("refused: %s is not among `%s`", shown, what)
+
+
+def check_hook(authenticate: Authenticate | None) -> None:
+    """Raise TypeError for what cannot be asked."""
+    if authenticate is not None and not callable(authenticate):
+        raise TypeError(f"authenticate is an async function of a HandshakeRequest, not {authenticate!r}")
 
 
 def host_allowed(headers: Mapping[str, str], hosts: Collection[str]) -> bool:

@@ -33,7 +33,9 @@ from kkrpc_py.transports.handshake import (
     Authenticate,
     HandshakeRefused,
     HandshakeRequest,
+    check_hook,
     check_names,
+    headers_of,
     judge,
 )
 from kkrpc_py.transports.items import ITEM_BYTES
@@ -285,6 +287,7 @@ async def listen(
     """
     check_names("hosts", hosts)
     check_names("origins", origins)
+    check_hook(authenticate)
     async with sockets.listen_tcp(host, port, ssl_context=ssl_context) as server:
         yield WebSocketServer(
             server,
@@ -344,7 +347,9 @@ async def _read_head(byte_stream: ByteStream) -> tuple[bytes, bytes]:
 
 
 def _mapping(headers: Headers) -> dict[str, str]:
-    return {name: ", ".join(headers.get_all(name)) for name in headers}
+    return headers_of(
+        (name.encode("latin-1"), value.encode("latin-1")) for name, value in headers.raw_items()
+    )
 
 
 def _max_size(frame_bytes: int) -> int:

@@ -21,6 +21,7 @@ from kkrpc_py.limits import Limits
 from kkrpc_py.transports.handshake import (
     Authenticate,
     HandshakeRequest,
+    check_hook,
     check_names,
     headers_of,
     judge,
@@ -61,6 +62,7 @@ class SocketEndpoint:
     ) -> None:
         check_names("hosts", hosts)
         check_names("origins", origins)
+        check_hook(authenticate)
         self._api = api
         self._options = options
         self._hosts = hosts

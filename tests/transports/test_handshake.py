@@ -12,6 +12,7 @@ from kkrpc_py.errors import ActionError
 from kkrpc_py.transports.handshake import (
     LOCAL_HOSTS,
     HandshakeRequest,
+    check_hook,
     check_names,
     headers_of,
     host_allowed,
@@ -164,6 +165,14 @@ def test_what_names_nothing(what: str, names: Collection[str], error: type[Excep
 def test_header_fields() -> None:
     fields = [(b"Host", b"localhost"), (b"X-A", b"1"), (b"x-a", b"2"), (b"X-\xe4", b"\xe4")]
     assert headers_of(fields) == {"host": "localhost", "x-a": "1, 2", "x-\xe4": "\xe4"}
+    # RFC 9113, 8.2.3
+    assert headers_of([(b"cookie", b"a=1"), (b"cookie", b"b=2")]) == {"cookie": "a=1; b=2"}
+
+
+def test_a_hook_that_is_none() -> None:
+    check_hook(None)
+    with pytest.raises(TypeError, match="authenticate is an async function"):
+        check_hook(5)  # type: ignore[arg-type]  # on purpose
 
 
 def asked(**headers: str) -> HandshakeRequest:
