@@ -7,7 +7,8 @@ httpx-sse does not do this: docs/decisions/0017.
 from __future__ import annotations
 
 import re
-from typing import NamedTuple
+
+import msgspec
 
 __all__ = ["EventStreamReader", "ServerSentEvent"]
 
@@ -17,7 +18,7 @@ _COLON = b":"
 _CR, _LF, _SPACE = b"\r", b"\n", b" "
 
 
-class ServerSentEvent(NamedTuple):
+class ServerSentEvent(msgspec.Struct, frozen=True, gc=False):
     """One event, complete."""
 
     event: str
@@ -97,12 +98,13 @@ class EventStreamReader:
 
     def _take(self, line: bytes) -> bool:
         """One line that is not empty; False: too much of it, or with it."""
-        if line.startswith(_COLON):
+        name, _, value = line.partition(_COLON)
+        if not name:
             return True
         if len(line) > self._limit:
             return False
-        name, _, value = line.partition(_COLON)
-        value = value.removeprefix(_SPACE)
+        if value.startswith(_SPACE):
+            value = value[1:]
         if name == b"data":
             self._data += value
             self._data += _LF
@@ -118,9 +120,12 @@ class EventStreamReader:
 
     def _dispatch(self, events: list[ServerSentEvent]) -> None:
         self.last_id = self._id
-        kind, self._type = self._type, b""
+        kind = "message"
+        if self._type:
+            kind = self._type.decode(errors="replace")
+            self._type = b""
         if self._data:
+            del self._data[-1]
             # A line feed ends whatever sequence of UTF-8 is open, so the lines may be decoded together.
-            text = self._data[:-1].decode(errors="replace")
-            events.append(ServerSentEvent(kind.decode(errors="replace"), text, self._id))
+            events.append(ServerSentEvent(kind, self._data.decode(errors="replace"), self._id))
             self._data.clear()

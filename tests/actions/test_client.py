@@ -851,11 +851,12 @@ async def test_a_cancelled_client_stops_what_runs_elsewhere() -> None:
 
 
 async def test_what_the_block_raises_comes_out_as_it_is() -> None:
-    async with scripted(endless) as server:
-        with pytest.raises(LookupError):
-            async with ActionClient(server.url) as client:
-                async for _ in client.stream("a").execute(1):
-                    raise LookupError
+    with anyio.fail_after(SECONDS):
+        async with scripted(endless) as server:
+            with pytest.raises(LookupError):
+                async with ActionClient(server.url) as client:
+                    async for _ in client.stream("a").execute(1):
+                        raise LookupError
 
 
 async def test_an_http_client_that_is_given_is_not_closed() -> None:
