@@ -368,6 +368,15 @@ const later = typeof setImmediate === 'function' ? setImmediate : (() => {
   };
 })();
 
+/** Calls an application's listener: what it throws is nobody's here. */
+function tell(listener, value) {
+  try {
+    listener(value);
+  } catch (error) {
+    queueMicrotask(() => { throw error; });
+  }
+}
+
 /** Resolves with the promise, or after a time. */
 function within(promise, ms) {
   let timer;
@@ -847,7 +856,7 @@ export class RPCChannel {
   }
 
   /** Tells `onError` of what nobody else hears of, such as the failure of `api.x = 1`. */
-  unheard(error) { queueMicrotask(() => (this.#options.onError ?? console.error)(error)); }
+  unheard(error) { tell(this.#options.onError ?? console.error, error); }
 
   /** Closes: what was said before still leaves. Resolves once handlers that ran for the peer have cleaned up. */
   async close() {
@@ -1011,7 +1020,7 @@ export class RPCChannel {
 
   #heardNoise(line) {
     this.noise++;
-    queueMicrotask(() => this.#options.onNoise?.(line.slice(0, this.#limits.noise))); // FRM-7
+    tell(this.#options.onNoise ?? noop, line.slice(0, this.#limits.noise)); // FRM-7
   }
 
   #read(line) {
