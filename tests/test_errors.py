@@ -920,3 +920,24 @@ def test_whatever_comes_becomes_an_error_that_can_be_shown_and_sent_on(value: Er
     sent = error_to_wire(found, with_traceback=True)
     assert sent.message == value.message or isinstance(found, ValidationFailed)
     assert Touchy.ran == []
+
+
+@pytest.mark.parametrize(
+    ("args", "kwargs", "wrong"),
+    [
+        ((5,), {}, TypeError),
+        (("",), {}, ValueError),
+        (("X", b"text"), {}, TypeError),
+        (("X", "", 200), {}, ValueError),
+        (("X", "", 600), {}, ValueError),
+        (("X", "", True), {}, ValueError),
+        (("X",), {"field_errors": {"name": "is taken"}}, TypeError),
+        (("X",), {"field_errors": {1: ["is taken"]}}, TypeError),
+        (("X",), {"field_errors": {"name": [2]}}, TypeError),
+    ],
+)
+def test_an_action_error_that_cannot_cross_is_none(
+    args: tuple[Any, ...], kwargs: dict[str, Any], wrong: type[Exception]
+) -> None:
+    with pytest.raises(wrong):
+        kk.ActionError(*args, **kwargs)

@@ -48,6 +48,9 @@ class ActionError(KkrpcError):
         self.field_errors: dict[str, list[str]] = {
             path: list(messages) for path, messages in (field_errors or {}).items()
         }
+        for path, messages in (field_errors or {}).items():
+            if not _is_text(path) or _is_text(messages) or not all(map(_is_text, messages)):
+                raise TypeError(f"field_errors has a list of texts for each path, not {field_errors!r}")
 
     def __str__(self) -> str:
         return f"{self.code}: {self.message}" if self.message else self.code
