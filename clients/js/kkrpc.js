@@ -159,7 +159,32 @@ const utf8 = new TextDecoder('utf-8', { fatal: true, ignoreBOM: true });
 // eslint-disable-next-line no-control-regex -- ASCII is all of these
 const byteLength = (text) => (/^[\0-\x7f]*$/.test(text) ? text.length : encoder.encode(text).length);
 
-const TOKEN = /"[^"\\]*(?:\\.[^"\\]*)*"|-?\d+(?:\.\d+)?(?:[eE][+-]?\d+)?/g;
+/** JSON text with strings marked by `s` and integers that no double keeps by `i`. */
+function marked(text) {
+  const token = /["\d-]/g; // what begins a string or number; a pattern for a whole string could be too long a way back
+  const number = /-?\d+(?:\.\d+)?(?:[eE][+-]?\d+)?/y;
+  const parts = [];
+  let at = 0;
+  for (let found; (found = token.exec(text)) !== null; token.lastIndex = at) {
+    const { index } = found;
+    parts.push(text.slice(at, index));
+    if (found[0] === '"') {
+      at = index;
+      let escapes;
+      do {
+        at = text.indexOf('"', at + 1);
+        for (escapes = 0; text[at - escapes - 1] === '\\';) escapes++;
+      } while (escapes % 2 > 0);
+      parts.push('"s', text.slice(index + 1, ++at));
+    } else {
+      number.lastIndex = index;
+      const [digits] = number.exec(text);
+      at = number.lastIndex;
+      parts.push(/[.eE]/.test(digits) || Number.isSafeInteger(Number(digits)) ? digits : `"i${digits}"`);
+    }
+  }
+  return parts.join('') + text.slice(at);
+}
 
 /** The JSON of a line as {message, flaw}; a flaw makes it malformed (FRM-8). Null for no JSON (FRM-4). */
 function parse(text, limits) {
@@ -167,9 +192,9 @@ function parse(text, limits) {
   let odd = false; // there are numbers that JSON.parse may have changed
   const look = (value, level) => {
     if (typeof value === 'number') odd ||= Math.abs(value) > Number.MAX_SAFE_INTEGER;
-    if (typeof value !== 'object' || value === null) return;
+    if (typeof value !== 'object' || value === null || flaw) return;
     if (level > limits.depth) flaw = 'message nested too deeply';
-    else for (const item of Object.values(value)) look(item, level + 1);
+    else for (const item of Array.isArray(value) ? value : Object.values(value)) look(item, level + 1);
   };
   /** Undoes what is marked below: strings by `s`, long integers by `i`. */
   const plain = (value) => {
@@ -187,10 +212,7 @@ function parse(text, limits) {
     let message = JSON.parse(text);
     look(message, 1);
     if (odd && !flaw) { // JSON.parse keeps no integer beyond 2^53 - 1 (VAL-3)
-      message = plain(JSON.parse(text.replace(TOKEN, (token) => {
-        if (token[0] === '"') return `"s${token.slice(1)}`;
-        return /[.eE]/.test(token) || Number.isSafeInteger(Number(token)) ? token : `"i${token}"`;
-      })));
+      message = plain(JSON.parse(marked(text)));
     }
     return { message, flaw };
   } catch {
@@ -1008,9 +1030,9 @@ export class RPCChannel {
     if (typeof text !== 'string') return this.#count(); // TRN-9
     if (text === DESTROY || text === `${DESTROY}\n`) return this.#lost(1000);
     try {
-      for (const line of text.split('\n')) { // FRM-14: the end of an item ends a line
-        if (this.#state !== 'open') return undefined;
-        this.#read(line);
+      for (let from = 0, end = 0; end >= 0 && this.#state === 'open'; from = end + 1) {
+        end = text.indexOf('\n', from);
+        if (end !== from) this.#read(end < 0 ? text.slice(from) : text.slice(from, end)); // FRM-14: an item ends a line
       }
     } catch (error) {
       this.#end(error instanceof KkrpcError ? error : new KkrpcError('a fault in this library', { cause: error }));
@@ -1064,7 +1086,7 @@ export class RPCChannel {
   #take(names) {
     const { functions, streams } = names;
     const { idBytes, callbacks, calls } = this.#limits;
-    if (functions.length + streams.length === 0) return new Things();
+    if (functions.length + streams.length === 0) return NO_THINGS;
     const held = this.#theirs.size + functions.filter((id) => !this.#theirs.has(id)).length;
     const short = [...functions, ...streams].every((id) => byteLength(id) <= idBytes);
     const good = streams.every((id) => this.#usable(id)) && new Set(streams).size === streams.length;
@@ -1113,7 +1135,8 @@ export class RPCChannel {
     if (typeof value !== 'object' || value === null) return value;
     const bytes = bytesOf(value);
     if (bytes) return bytes;
-    for (const key of Object.keys(value)) value[key] = this.#revive(things, value[key], depth + 1); // own keys alone
+    const keys = Array.isArray(value) ? value.keys() : Object.keys(value); // own ones alone
+    for (const key of keys) value[key] = this.#revive(things, value[key], depth + 1);
     // A promise that is resolved with it would call the peer, and wait for what that likes.
     if (typeof own(value, 'then') === 'function') throw new ProtocolError('a function is named "then"');
     return value;

@@ -53,6 +53,8 @@ export const values = ({ url }) => connected(url, {}, async (api) => {
   ];
   for (const value of given) assert.deepEqual(await api.echo(value), value);
   assert.equal(Object.is(await api.echo(-0), -0), true);
+  const escapes = { long: 2n ** 53n + 1n, text: '"\\\n'.repeat(1e6), tail: '\\' }; // a text that is read twice
+  assert.deepEqual(await api.echo(escapes), escapes);
   assert.deepEqual(await api.echo({ left: undefined, list: [undefined] }), { list: [null] });
   const refused = [NaN, Infinity, Symbol('s'), new Date(0), new Map(), new Set(), new (class Own {})(),
     { type: 'Uint8Array', data: [1] }, new Float64Array(1), 10n ** 1000n, [[Promise.resolve()]]];
