@@ -22,8 +22,8 @@ from kkrpc_py.actions.client import ActionClient
 
 __all__ = ["SECONDS", "STREAM", "Scripted", "Visit", "event", "scripted", "served", "until"]
 
-SECONDS = 5.0
-"""What a test may wait for anything."""
+SECONDS = 20.0
+"""What a test may wait for anything; far above what any takes."""
 
 STREAM = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
 

@@ -366,12 +366,12 @@ async def test_timeout_until_the_answer_begins() -> None:
 async def test_timeout_is_not_for_the_stream() -> None:
     async def play(visit: Visit) -> None:
         await visit.open()
-        await anyio.sleep(0.15)
+        await anyio.sleep(0.6)
         await visit.chunk(event(1) + event({}, kind="done"))
         await visit.end()
 
     async with served(play) as (client, _):
-        call = client.stream("a", timeout=0.1)
+        call = client.stream("a", timeout=0.5)
         await call.execute()
         assert (call.status, call.chunks) == ("done", [1])
 
@@ -407,8 +407,9 @@ async def test_a_given_client_may_be_quiet_too() -> None:
         await visit.chunk(event({}, kind="done"))
         await visit.end()
 
+    usual = httpx.Timeout(SECONDS, read=0.05)
     with anyio.fail_after(SECONDS):
-        async with scripted(play) as server, httpx.AsyncClient(timeout=0.05) as http:
+        async with scripted(play) as server, httpx.AsyncClient(timeout=usual) as http:
             async with ActionClient(server.url, http=http) as client:
                 call = client.stream("a")
                 await call.execute()
