@@ -19,6 +19,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kkrpc_py.errors import (
+    ActionError,
     CallbackReleased,
     CallCancelled,
     CallTimeout,
@@ -940,4 +941,4 @@ def test_an_action_error_that_cannot_cross_is_none(
     args: tuple[Any, ...], kwargs: dict[str, Any], wrong: type[Exception]
 ) -> None:
     with pytest.raises(wrong):
-        kk.ActionError(*args, **kwargs)
+        ActionError(*args, **kwargs)
