@@ -177,7 +177,9 @@ class Fetching:
     async def _read(self, response: httpx.Response) -> None:
         """The events of one answer. Raises _Lost where they end without one that is the end (SSE-6)."""
         unpack = _unpacking(response)
-        self._reader = EventStreamReader(self._limits.frame, self._reader.last_id)
+        reader = EventStreamReader(self._limits.frame, self._reader.last_id)
+        reader.retry = self._reader.retry
+        self._reader = reader
         async with _closing(response.aiter_raw()) as blocks:
             with _losses():
                 async for packed in blocks:

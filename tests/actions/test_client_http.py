@@ -615,6 +615,31 @@ async def test_a_server_that_is_away_for_a_while() -> None:
             await client.aclose()
 
 
+async def test_a_wanted_delay_holds_for_later_connections_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    slept: list[float] = []
+
+    async def sleep(seconds: float) -> None:
+        slept.append(seconds)
+
+    async def play(visit: Visit) -> None:
+        last = int(visit.headers.get("last-event-id", "run:0").partition(":")[2])
+        if last == 3:
+            await visit.answer("204 No Content")
+        else:
+            await visit.open()
+            await visit.chunk((b"retry: 4000\n" if last == 0 else b"") + numbered(last + 1))
+
+    async with served(play) as (client, _):
+        call = client.stream("a")
+        monkeypatch.setattr("kkrpc_py.actions.fetching.anyio.sleep", sleep)
+        try:
+            await call.execute()
+        finally:
+            monkeypatch.undo()
+        assert (call.status, len(slept)) == ("done", 3)
+        assert all(2.0 <= delay <= 4.0 for delay in slept)
+
+
 async def test_stop_while_it_waits_to_resume() -> None:
     async def play(visit: Visit) -> None:
         await visit.open()
