@@ -128,6 +128,11 @@ class _PolledReader(Reader):
             loop = current_token().native_token
             self._loop = loop if isinstance(loop, asyncio.AbstractEventLoop) else None
             self._loop_known = True
+            if type(loop).__module__.partition(".")[0] == "uvloop":
+                self._enter_uvloop()
+
+    def _enter_uvloop(self) -> None:
+        """Before the first wait on uvloop."""
 
     async def _wait(self) -> bool:
         self._waiting = True
@@ -234,6 +239,13 @@ class SocketReader(_PolledReader):
 
     def _read_descriptor(self, max_bytes: int) -> bytes:
         return self._socket.recv(max_bytes, _AT_ONCE)
+
+    def _enter_uvloop(self) -> None:
+        # It tells once of a connection that was reset, even where data came before that and has still to be
+        # read, and never again. An epoll is no connection, and stays readable as long as there is something.
+        if self._epoll is None and sys.platform == "linux":
+            self._epoll = _epoll(self._poll_fd, select.EPOLLIN)
+            self._poll_fd = self._epoll.fileno()
 
     def close(self) -> None:
         super().close()

@@ -437,3 +437,37 @@ async def test_a_cancellation_that_nobody_asked_for(
             await ask(await connect_tcp(*server.addresses[0]))
             tg.cancel_scope.cancel()
     assert "a connection failed" in caplog.text
+
+
+@pytest.mark.parametrize("data", [b"", b"last words"])
+@pytest.mark.parametrize("waiting", [False, True])
+async def test_a_reset_is_noticed_whenever_it_comes(data: bytes, waiting: bool) -> None:
+    """Also between two receives, and together with data that is read first."""
+    received: list[bytes] = []
+    ready, go, over = anyio.Event(), anyio.Event(), anyio.Event()
+
+    async def handler(stream: ByteStream) -> None:
+        received.append(await stream.receive())
+        ready.set()
+        if not waiting:
+            await go.wait()
+        with pytest.raises(anyio.BrokenResourceError):
+            while True:
+                received.append(await stream.receive())
+        over.set()
+
+    with anyio.fail_after(LIMIT):
+        async with listen_tcp("127.0.0.1", 0) as server, anyio.create_task_group() as tg:
+            tg.start_soon(server.serve, handler)
+            with socket.create_connection(server.addresses[0][:2]) as client:
+                await anyio.sleep(0.05)
+                client.send(b"first words")
+                await ready.wait()
+                await anyio.sleep(0.05)
+                client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+                client.send(data)
+            await anyio.sleep(0.05)
+            go.set()
+            await over.wait()
+            tg.cancel_scope.cancel()
+    assert b"".join(received) == b"first words" + data
