@@ -101,11 +101,14 @@ class Execution(Generic[T]):
 
     async def fetch(self) -> None:
         """Fetch to the end. Raises nothing but a cancellation from outside."""
+        if self.host.closed:
+            self.stop()  # the client has been closed before this task began
+        if self.status != "streaming":
+            return
         with anyio.CancelScope() as self._scope:
             self.host.running.add(self)
             try:
-                if self.status == "streaming":
-                    await self._fetch(self._put)
+                await self._fetch(self._put)
             except anyio.get_cancelled_exc_class():
                 self.stop()  # by whoever cancelled the task, if not by that already
                 raise

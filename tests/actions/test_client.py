@@ -828,6 +828,17 @@ async def test_a_closed_client_stops_what_runs() -> None:
                 await client.__aenter__()
 
 
+async def test_a_client_that_is_closed_before_the_execution_has_begun() -> None:
+    async with served(counting) as (client, server):
+        call, other = client.stream("a"), client.stream("b")
+        execution, iterated = call.execute(), aiter(other.execute())
+        await client.aclose()
+        await execution
+        with pytest.raises(StopAsyncIteration):
+            await anext(iterated)
+        assert (call.status, other.status, server.visits) == ("done", "done", [])
+
+
 async def test_a_cancelled_client_stops_what_runs_elsewhere() -> None:
     """A loop in another task is not told that the stream was done."""
     heard: list[Any] = []
