@@ -129,9 +129,12 @@ async def _connect_to_any(addresses: Sequence[tuple[int, Any]]) -> socket.socket
                 tg.start_soon(attempt, family, address, failed)
                 with anyio.move_on_after(NEXT_ADDRESS_SECONDS):
                     await failed.wait()
-    finally:
-        for spare in connected[1:]:
-            spare.close()
+    except BaseException:  # cancelled, maybe with a connection that nobody will have
+        for one in connected:
+            one.close()
+        raise
+    for spare in connected[1:]:
+        spare.close()
     if not connected:
         raise failures[0]
     return connected[0]
