@@ -1,7 +1,8 @@
 """The direction of imports, read from the source of every module (docs/architecture.md).
 
-`errors, limits <- wire <- core <- channel <- streaming, actions <- web, tools, conformance <- cli`; beside them
-stand `transports`, on errors and anyio alone. Imports inside functions and under `TYPE_CHECKING` count too.
+`errors, limits <- wire <- core <- channel <- streaming, actions <- web, tools, conformance <- cli`; beside
+them stand `transports`, on errors and anyio alone. Imports inside functions and under `TYPE_CHECKING` count
+too.
 """
 
 from __future__ import annotations
