@@ -160,8 +160,9 @@ async def test_the_code_of_closing_arrives(pair: Pair, code: int) -> None:
                     await other.receive()
 
 
-async def test_a_farewell_ends_the_input(pair: Pair) -> None:
+async def test_a_farewell_ends_the_input(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
     """TRN-3: nothing behind it is looked at, not even why the connection is closed."""
+    monkeypatch.setattr(websocket, "CLOSE_SECONDS", 0.2)
     with anyio.fail_after(LIMIT):
         async with pair() as (one, other), anyio.create_task_group() as tasks:
             await one.send(b'{"before":1}\n')
