@@ -18,14 +18,18 @@ from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
 from types import SimpleNamespace
 from typing import Final, NamedTuple, TypeAlias
 
+import anyio
+
 from kkrpc_py.errors import ActionError
 from kkrpc_py.transports.sockets import is_cancelled
 
 __all__ = [
+    "HOOK_SECONDS",
     "LOCAL_HOSTS",
     "Authenticate",
     "HandshakeRefused",
     "HandshakeRequest",
+    "ask_hook",
     "check_hook",
     "check_names",
     "headers_of",
@@ -38,6 +42,9 @@ __all__ = [
 
 LOCAL_HOSTS: Final = ("localhost", "127.0.0.1", "[::1]")
 """The names under which this machine reaches itself: the default of whoever asks for allowed hosts."""
+
+HOOK_SECONDS: Final = 8.0
+"""What an authentication hook may take. A client that waits for longer is gone most often."""
 
 ANY: Final = "*"
 
@@ -105,9 +112,15 @@ async def judge(
     if not origin_allowed(request.headers, origins, secure=secure):
         note_refused("origins", request.headers.get("origin"))
         return ActionError("FORBIDDEN_ORIGIN", "This origin is not allowed here", 403)
+    return None if authenticate is None else await ask_hook(authenticate, request)
+
+
+async def ask_hook(authenticate: Authenticate, request: HandshakeRequest) -> ActionError | None:
+    """Why the hook does not want this client; None where it does. It has `HOOK_SECONDS`."""
     try:
-        if authenticate is None or await authenticate(request):
-            return None
+        with anyio.move_on_after(HOOK_SECONDS):
+            allowed = await authenticate(request)
+            return None if allowed else ActionError("FORBIDDEN", "Not allowed", 403)
     except ActionError as refusal:
         return refusal
     except (Exception, asyncio.CancelledError) as exc:
@@ -115,7 +128,8 @@ async def judge(
             raise
         _log.exception("the authentication hook failed")
         return ActionError("INTERNAL_ERROR", "Authentication failed unexpectedly", 500)
-    return ActionError("FORBIDDEN", "Not allowed", 403)
+    _log.error("the authentication hook took more than %g s", HOOK_SECONDS)
+    return ActionError("INTERNAL_ERROR", "Authentication took too long", 503)
 
 
 class _Place(NamedTuple):

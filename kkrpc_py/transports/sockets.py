@@ -92,8 +92,10 @@ async def connect_tcp(host: str, port: int, *, ssl_context: ssl.SSLContext | Non
         return stream
     try:
         return await TLSStream.wrap(stream, hostname=host, ssl_context=ssl_context, standard_compatible=False)
-    except BaseException:
+    except BaseException as exc:
         stream.close()
+        if isinstance(exc, anyio.EndOfStream | anyio.BrokenResourceError):
+            raise ConnectionError("the server closed the connection within the TLS handshake") from exc
         raise
 
 

@@ -22,6 +22,7 @@ from kkrpc_py.transports.handshake import HandshakeRequest
 from kkrpc_py.web.encoding import error_json
 from kkrpc_py.wire import messages as m
 from kkrpc_py.wire.codec import Codec, Decoder, Encoder
+from kkrpc_py.wire.json_codec import JsonError, JsonLimitError, JsonReader
 
 __all__ = ["RpcEndpoint"]
 
@@ -47,6 +48,7 @@ class RpcEndpoint:
         self._codec: Codec = "json" if options.get("codec") == "json" else "auto"
         self._options: ServeOptions = {**options, "hello": False, "codec": self._codec}
         self._limits: Limits = options.get("limits") or Limits()
+        self._json = JsonReader(self._limits)
 
     async def answer(self, body: bytes, request: HandshakeRequest) -> tuple[int, bytes]:
         """The status, and the JSON to answer with. Raises cancellation alone, which ends the handler."""
@@ -59,7 +61,7 @@ class RpcEndpoint:
             return 500, error_json(ActionError.unexpected())
 
     async def _answer(self, body: bytes, request: HandshakeRequest) -> bytes:
-        line = _line(body)
+        line = self._line(body)
         decoder = Decoder(self._limits)
         question = _question(decoder.receive(line))
         if isinstance(question, m.Request) and question.method == METHOD:
@@ -76,6 +78,22 @@ class RpcEndpoint:
         encoder = Encoder(self._codec, self._limits)
         encoder.superjson = superjson
         return encoder.encode(answer)
+
+    def _line(self, body: bytes) -> bytes:
+        """The one JSON object of the body, on one line. Raises ActionError for what cannot be one."""
+        text = body.strip(_BLANKS).removeprefix(_BOM).lstrip(_BLANKS)
+        if not text.startswith(b"{"):
+            raise _not_one_message()
+        if b"\n" in text or b"\r" in text:
+            try:
+                self._json.loads(text)
+            except JsonLimitError:
+                pass  # which is told by who reads the line
+            except JsonError:
+                raise _not_one_message() from None
+            # It is JSON, so these stand between values alone.
+            text = text.translate(_ONE_LINE)
+        return text + b"\n"
 
     async def _called(self, line: bytes, request: HandshakeRequest) -> bytes:
         stream = _OneCall(line, request)
@@ -136,15 +154,6 @@ class _OneCall(ObjectStream[bytes]):
 
     async def aclose(self) -> None:
         self.over.set()
-
-
-def _line(body: bytes) -> bytes:
-    """The one JSON object of the body, on one line. Raises ActionError for what cannot be one."""
-    text = body.strip(_BLANKS).removeprefix(_BOM).lstrip(_BLANKS)
-    if not text.startswith(b"{"):
-        raise _not_one_message()
-    # Between the values of JSON a line feed is a blank, and within them there is none.
-    return text.translate(_ONE_LINE) + b"\n"
 
 
 def _question(found: Sequence[tuple[Any, int]]) -> _Question:

@@ -7,7 +7,7 @@ messages are the server's, uvicorn's or hypercorn's.
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import anyio
 from anyio.abc import ObjectStream
@@ -80,19 +80,45 @@ class SocketEndpoint:
             query=scope["query_string"].decode("latin-1"),
             client=client[0] if client else None,
         )
-        refusal = await judge(
-            request,
-            hosts=self._hosts,
-            origins=self._origins,
-            authenticate=self._authenticate,
-            secure=scope.get("scheme") == "wss",
-        )
-        if refusal is not None:
-            await _refuse(refusal, scope, send)
+        judged = await self._judged(request, receive, secure=scope.get("scheme") == "wss")
+        if judged is None:
+            return
+        if judged.refusal is not None:
+            await _refuse(judged.refusal, scope, send)
             return
         await send({"type": "websocket.accept"})
         stream = _AsgiStream(receive, send, request, self._most)
         await run_on_websocket(self._api, self._options, stream, request.state)
+
+    async def _judged(
+        self, request: HandshakeRequest, receive: Receive, *, secure: bool
+    ) -> _Judgement | None:
+        """What is to be said to the client; None where it has gone before that."""
+        judgement: _Judgement | None = None
+        async with anyio.create_task_group() as tasks:
+
+            async def gone() -> None:
+                await receive()  # before it is accepted a client has nothing else to say
+                tasks.cancel_scope.cancel()
+
+            tasks.start_soon(gone)
+            judgement = _Judgement(
+                await judge(
+                    request,
+                    hosts=self._hosts,
+                    origins=self._origins,
+                    authenticate=self._authenticate,
+                    secure=secure,
+                )
+            )
+            tasks.cancel_scope.cancel()
+        return judgement
+
+
+class _Judgement(NamedTuple):
+    """What has become of a handshake."""
+
+    refusal: ActionError | None
 
 
 async def _refuse(refusal: ActionError, scope: Scope, send: Send) -> None:

@@ -218,3 +218,16 @@ async def test_a_server_that_falls_silent_is_given_up() -> None:
                 await stream.receive()
     assert [each.opcode for each in seen] == [PING, CLOSE]
     assert PONG not in {each.opcode for each in seen}
+
+
+async def test_a_server_without_tls() -> None:
+    """It is an OSError, as every failure to connect is."""
+
+    async def talk(peer: RawPeer) -> None:
+        await peer.stream.receive()
+
+    with anyio.fail_after(LIMIT):
+        async with raw_server(talk) as url:
+            with pytest.raises(OSError):
+                async with opening.connect(url.replace("ws:", "wss:")):
+                    pytest.fail("it speaks no TLS")

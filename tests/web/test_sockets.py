@@ -10,9 +10,11 @@ from typing import Any
 
 import anyio
 import pytest
+from starlette.types import Receive, Scope, Send
 
 import kkrpc_py as kk
 from kkrpc_py.channel.websockets import connect_websocket
+from kkrpc_py.transports import handshake
 from kkrpc_py.transports.handshake import HandshakeRefused, HandshakeRequest
 from kkrpc_py.transports.sockets import connect_tcp
 from kkrpc_py.web.app import asgi_app
@@ -151,6 +153,54 @@ async def test_who_may_come(server: str) -> None:
             assert refused.status == status
             assert json.loads(refused.body)["code"] == code
             assert b"secret" not in refused.body
+
+
+@pytest.mark.parametrize("secure", [True, False])
+async def test_the_same_origin_behind_tls(server: str, secure: bool) -> None:
+    """HTTP-2: where a proxy has ended TLS, and what speaks for it has said so."""
+    inner = asgi_app(API())
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        if secure and scope["type"] == "websocket":
+            scope["scheme"] = "wss"
+        await inner(scope, receive, send)
+
+    with anyio.fail_after(LIMIT):
+        async with serving(app, server=server, graceful_seconds=0.3) as url:
+            place = url.removeprefix("http://")
+            good, wrong = (f"{'https' if each else 'http'}://{place}" for each in (secure, not secure))
+            async with connect_websocket(f"ws://{place}/ws", origin=good) as channel:
+                assert await channel.remote().add(1, 2) == 3
+            with pytest.raises(HandshakeRefused) as caught:
+                async with connect_websocket(f"ws://{place}/ws", origin=wrong):
+                    pytest.fail("it may not come")
+            assert caught.value.status == 403
+
+
+async def test_a_hook_that_hangs(server: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is ended with its client, and after a while in any case; the server can be stopped meanwhile."""
+    log = Log()
+
+    async def authenticate(request: HandshakeRequest) -> bool:
+        log("began")
+        try:
+            await anyio.sleep_forever()
+        finally:
+            log("ended")
+        return True
+
+    async with served(server, API(), authenticate=authenticate) as url:
+        with anyio.move_on_after(0.3):
+            async with connect_websocket(url):
+                pytest.fail("nobody has allowed it")
+        with anyio.fail_after(2):
+            await log.wait_for("ended")
+        monkeypatch.setattr(handshake, "HOOK_SECONDS", 0.1)
+        with pytest.raises(HandshakeRefused) as caught:
+            async with connect_websocket(url):
+                pytest.fail("nobody has allowed it")
+    assert caught.value.status == 503
+    assert log.entries == ["began", "ended"] * 2
 
 
 async def test_without_an_api(server: str) -> None:
