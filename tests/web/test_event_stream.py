@@ -188,6 +188,24 @@ async def test_head_is_answered_without_running_anything(url: str) -> None:
             assert await http.begun() == 200
 
 
+async def test_head_runs_nothing(server: str) -> None:
+    """SSE-1: whatever the action would do."""
+    ran: list[Any] = []
+
+    @kk.stream_action(safe=True)
+    async def noting(input: Any, ctx: kk.ActionContext, stream: kk.ActionStream[Any]) -> None:
+        ran.append(input)
+
+    async with Site().served(server, actions={"noting": noting}) as url, connected(url) as http:
+        for number in range(2):
+            await http.send(f"HEAD /actions/noting?a={number} HTTP/1.1\r\nhost: localhost\r\n\r\n".encode())
+            assert await http.begun() == 200
+        await http.send(b"GET /actions/noting?a=2 HTTP/1.1\r\nhost: localhost\r\n\r\n")
+        assert await http.begun() == 200
+        await http.whole()
+    assert ran == [{"a": "2"}]
+
+
 async def test_options_says_which_methods_there_are(url: str) -> None:
     with anyio.fail_after(BOUND):
         async with connected(url) as http:

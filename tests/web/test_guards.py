@@ -10,6 +10,7 @@ import anyio
 import pytest
 from starlette.responses import PlainTextResponse
 from starlette.routing import Route
+from starlette.types import Receive, Scope, Send
 
 import kkrpc_py as kk
 from kkrpc_py.transports.handshake import HandshakeRequest
@@ -136,6 +137,24 @@ async def test_origin(url: str, origin: str, host: str, allowed: bool) -> None:
     named = origin if allowed and not same else None
     assert http.headers.get("access-control-allow-origin") == named
     assert "access-control-allow-credentials" not in http.headers
+
+
+@pytest.mark.parametrize(
+    ("origin", "allowed"),
+    [("https://localhost", True), ("https://localhost:443", True), ("http://localhost", False)],
+)
+async def test_the_same_origin_behind_tls(server: str, origin: str, allowed: bool) -> None:
+    """HTTP-2: where a proxy has ended TLS, and what speaks for it has said so."""
+    inner = Site().app()
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http":
+            scope["scheme"] = "https"
+        await inner(scope, receive, send)
+
+    async with serving(app, server=server) as secure:
+        http = await answered(secure, post("/actions/echo", {}, origin=origin))
+    assert status(http) == (200 if allowed else 403)
 
 
 async def test_what_a_friend_may_read_of_a_refusal(url: str) -> None:

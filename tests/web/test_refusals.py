@@ -266,6 +266,18 @@ async def test_who_waits_for_leave_to_send_is_refused_first(url: str) -> None:
                 assert http.head.startswith(b"HTTP/1.1 404")
 
 
+@pytest.mark.parametrize("path", ["/actions/echo", "/rpc"])
+async def test_a_body_that_is_announced_too_large_is_not_waited_for(url: str, path: str) -> None:
+    """HTTP-6: whoever says how much it will be is refused before any of it has come."""
+    with anyio.fail_after(BOUND):
+        async with connected(url) as http:
+            await http.send(post(path, b"", content_length="2001", expect="100-continue"))
+            status = await http.begun()
+            if status == 100:  # hypercorn says so by itself
+                status = await http.begun()
+            assert status == 413
+
+
 async def test_a_body_on_the_way_does_not_hold_up_a_refusal_for_ever(
     server: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
