@@ -77,6 +77,7 @@ class Producer:
     """Sends the values of one stream. `interrupt` cancels the task that produces them."""
 
     __slots__ = (
+        "_alone",
         "_batch",
         "_call",
         "_changed",
@@ -112,6 +113,8 @@ class Producer:
         self._check = check
         self._checked = 0
         """Values of the batch that `check` has seen."""
+        self._alone = False
+        """What is flushed is the value that is being pushed, and nothing else."""
         self._link = link
         self._call = call
         self._interrupt = interrupt
@@ -214,7 +217,24 @@ class Producer:
             self._stepping = False
 
     async def push(self, value: Any) -> None:
-        """Send `value` once there is room for it. Once the consumer has gone, it goes nowhere."""
+        """Send `value` once there is room for it. Once the consumer has gone, it goes nowhere.
+
+        Where a batch cannot be sent the stream has ended, even if the handler goes on: values that seemed to
+        be sent are gone, and nothing may follow what is missing. If `value` is all of it, it is just refused.
+        """
+        if self.invalid is not None:
+            raise self.invalid
+        self._alone = False
+        try:
+            await self._push(value)
+        except ValidationFailed as failed:
+            self.invalid = None if self._alone else failed
+            raise
+        except Exception as exc:
+            self.error = None if self._alone else exc
+            raise
+
+    async def _push(self, value: Any) -> None:
         if self._full:
             await self._make_room()
         if self.over:
@@ -224,11 +244,15 @@ class Producer:
         # Another task of the handler's may send while the handler itself is parked: nothing
         # would flush for it.
         if not self._stepping:
+            self._alone = len(self._batch) == 1
             self.flush()
-            await self._make_room()
         elif self._full:
+            self._alone = len(self._batch) == 1
             self._flush_full(self._turn_began)
-            await self._make_room()
+        else:
+            return
+        self._alone = False
+        await self._make_room()
 
     # What both share -----------------------------------------------------------------------
 

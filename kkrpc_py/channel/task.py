@@ -278,6 +278,8 @@ class CallTask(msgspec.Struct, eq=False):
 
     async def _finish_stream(self, producer: Producer, result: Any) -> None:
         await producer.drain()
+        if producer.invalid is not None:  # and the handler did not mind
+            raise producer.invalid
         if self.call.stopping() or self.host.stopping:
             return  # where the channel is being closed, nobody knows any more whether that was all
         _own(self.host.connection.end_stream, self.call, UNSET if result is None else result)

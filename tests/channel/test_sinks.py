@@ -362,3 +362,36 @@ async def test_many_sinks_at_once() -> None:
             for n in range(200):
                 tg.start_soon(consume, n)
         await until(lambda: len(complete) == 200)
+
+
+@pytest.mark.parametrize("before", [0, 1, 5])
+@pytest.mark.parametrize("method", ["checked", "unchecked"])
+async def test_nothing_follows_values_that_are_gone(before: int, method: str) -> None:
+    """A handler that goes on after a batch could not be sent does not end as if all of it were there."""
+
+    class Careless:
+        async def checked(self, sink: kk.StreamSink[int]) -> None:
+            for value in (*range(before), "wrong", *range(100, 1000)):
+                try:
+                    await sink.send(value)  # type: ignore[arg-type]  # wrong on purpose
+                except kk.ValidationFailed:
+                    pass
+
+        async def unchecked(self, sink: kk.StreamSink[Any]) -> None:
+            for value in (*range(before), object(), *range(100, 1000)):
+                try:
+                    await sink.send(value)
+                except kk.NotSerializable:
+                    pass
+
+    async with linked(Careless()) as (_, channel):
+        received: list[Any] = []
+        stream = getattr(channel.remote(), method)()
+        if not before:  # it is a batch of its own: refused, and that was all
+            assert [value async for value in stream] == list(range(100, 1000))
+            return
+        with pytest.raises((kk.RemoteError, kk.ValidationFailed)) as caught:
+            async for value in stream:
+                received.append(value)
+        assert received == list(range(before))
+        assert isinstance(caught.value, kk.ValidationFailed) or caught.value.name == "NotSerializable"
