@@ -257,6 +257,8 @@ async def test_a_server_that_is_stopped_goes_away() -> None:
 
         addresses = await tasks.start(serve)
         async with raw_client(addresses[0][1]) as peer:
+            await peer.send(TEXT, b'{"id":"1","method":"add","args":[1,2],"type":"request"}')
+            assert (await peer.receive()).opcode == TEXT  # the channel is there
             scope.cancel()
             closed = await peer.until_closed()
             await peer.send(CLOSE, closed.payload)
