@@ -18,6 +18,7 @@ from kkrpc_py.actions.context import ActionContext, Middleware
 from kkrpc_py.actions.inputs import reader
 from kkrpc_py.actions.running import BoundAction, PreparedAction, Reader
 from kkrpc_py.actions.stream import ActionStream
+from kkrpc_py.channel.current import current
 from kkrpc_py.channel.sink import SinkStream, StreamSink
 from kkrpc_py.errors import ActionError
 from kkrpc_py.wire.js import UNDEFINED
@@ -156,6 +157,11 @@ def _callable_form(action: Action) -> Any:
     signature = inspect.Signature(parameters)
 
     async def call(*args: Any, **kwargs: Any) -> SinkStream:
+        if current.get(None) is None:
+            raise TypeError(
+                f"{handler.__qualname__} is a stream action: it streams to a caller at the other end "
+                "of a channel, such as one of kk.memory_pair, or of HTTP"
+            )
         given = signature.bind(*args, **kwargs)
         given.apply_defaults()
         *owner, raw = given.args

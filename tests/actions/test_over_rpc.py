@@ -552,6 +552,20 @@ async def test_a_handler_may_catch_what_cannot_be_sent() -> None:
         assert (found, error.code) == ([], "NOT_SENT")
 
 
+@pytest.mark.parametrize("gap", [False, True], ids=["at once", "with pauses"])
+async def test_a_handler_that_goes_on_after_what_cannot_be_sent_loses_nothing_in_silence(gap: bool) -> None:
+    async def stubborn(input: Any, ctx: Any, stream: Any) -> None:
+        for chunk in (1, 2, Unsendable(), 3, Unsendable(), 4):
+            with contextlib.suppress(kk.NotSerializable):
+                await stream.send(chunk)
+            if gap:
+                await anyio.lowlevel.checkpoint()
+
+    async with linked({"stubborn": action(stubborn)}) as (_, client):
+        found, error = await failing(client.remote().stubborn())
+        assert (found, error.code) == ([1, 2], "STREAM_ERROR")
+
+
 # Closing -------------------------------------------------------------------------------------------
 
 

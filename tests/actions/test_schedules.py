@@ -212,7 +212,7 @@ async def test_the_channel_ends_after_every_number_of_turns(name: str, end: str)
 
 
 @pytest.mark.parametrize(
-    "seed", [*range(6), *(pytest.param(n, marks=pytest.mark.slow) for n in range(6, 200))]
+    "seed", [*range(6), *(pytest.param(n, marks=pytest.mark.slow) for n in range(6, 60))]
 )
 async def test_many_calls_by_chance(seed: int) -> None:
     chance = random.Random(seed)
