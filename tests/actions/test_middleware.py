@@ -327,7 +327,9 @@ async def test_the_channel_lost_while_in_middleware() -> None:
         finally:
             log("finally")
 
-    async with linked({"ask": action_with(slow, log=log)}, quiet=False) as (server, client):
+    async with linked(
+        {"ask": action_with(slow, log=log)}, quiet=False, limits=kk.Limits(finish_seconds=0.05)
+    ) as (server, client):
         call = client.remote().ask({"text": "hi"})
         async with anyio.create_task_group() as tasks:
 
