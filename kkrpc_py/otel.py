@@ -8,6 +8,7 @@ metadata crosses, which is the channel's, nor exporting, which is the SDK's.
 from __future__ import annotations
 
 import contextvars
+import functools
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from typing import Any
 
@@ -33,6 +34,7 @@ except ModuleNotFoundError as _missing:
 
 from kkrpc_py.channel.call import CallHook, OutgoingInfo
 from kkrpc_py.channel.interceptors import CallContext, Interceptor, Next
+from kkrpc_py.channel.sink import SinkStream, StreamSink
 from kkrpc_py.channel.steps import run_stepped, stepper
 from kkrpc_py.channel.threads import ThreadedGenerator
 from kkrpc_py.errors import CallCancelled, RemoteError
@@ -100,6 +102,8 @@ def interceptor(
             otel_context.detach(token)
         if hasattr(type(result), "__aiter__"):
             return _TracedStream(result, span, within)
+        if isinstance(result, SinkStream):
+            return SinkStream(functools.partial(_send_traced, result, span, within.run))
         _end(span, None)
         return result
 
@@ -175,6 +179,17 @@ class _TracedStream:
             self._ended = True
             self._span.set_attribute(CHUNKS, self._chunks)
             _end(self._span, failure)
+
+
+async def _send_traced(stream: SinkStream, span: Span, run: Any, sink: StreamSink[Any]) -> Any:
+    """Send a stream, such as an action's, with its span the current one; the span ends with it."""
+    try:
+        result = await run_stepped(run(stream.send, sink), _nothing, run)
+    except BaseException as failure:
+        _end(span, failure)
+        raise
+    _end(span, None)
+    return result
 
 
 def _runs_on_thread(stream: Any) -> bool:

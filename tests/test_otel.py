@@ -225,6 +225,33 @@ async def test_the_span_of_a_stream_ends_with_it(traced: Traced) -> None:
     assert set(seen) == {id_of(callee)}
 
 
+async def test_the_span_of_an_action_ends_with_its_stream(traced: Traced) -> None:
+    seen: list[int] = []
+    unended: list[int] = []
+
+    @kk.stream_action()
+    async def act(input: Any, ctx: kk.ActionContext, stream: kk.ActionStream[int]) -> None:
+        for number in range(3):
+            seen.append(current())
+            await stream.send(number)
+            await checkpoint()
+        unended.append(len(traced.of(SpanKind.SERVER)))
+        if input.get("fail"):
+            raise kk.ActionError("BROKEN", "as was asked")
+
+    async with linked({"act": act}, **traced.options) as (_, channel):
+        assert [chunk async for chunk in channel.remote().act({})] == [0, 1, 2]
+        await until(lambda: len(traced.spans) == 2)
+        _, server = traced.pair("act")
+        assert (seen, unended) == ([id_of(server)] * 3, [0])
+        assert server.status.status_code is StatusCode.UNSET
+        traced.exporter.clear()
+        with pytest.raises(kk.ActionError):
+            assert [chunk async for chunk in channel.remote().act({"fail": True})] is None
+        await until(lambda: len(traced.spans) == 2)
+        assert traced.pair("act")[1].status.status_code is StatusCode.ERROR
+
+
 async def test_a_span_around_a_yield_stays_the_current_one(traced: Traced) -> None:
     class Api:
         async def spans(self) -> AsyncIterator[int]:
