@@ -140,7 +140,7 @@ def _opening() -> Any:
     try:
         from kkrpc_py.transports import opening  # needs `websockets`, which is not always there
     except ModuleNotFoundError as exc:
-        if exc.name != "websockets":
+        if (exc.name or "").partition(".")[0] != "websockets":
             raise
         raise ModuleNotFoundError(
             "WebSockets need the package websockets: pip install 'kkrpc-py[websocket]'", name=exc.name

@@ -6,6 +6,8 @@ import contextlib
 import functools
 import os
 import ssl
+import subprocess
+import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -433,3 +435,17 @@ async def test_named_streams_and_links() -> None:
                     await anyio.aclose_forcefully(link.channel.byte_stream._bytes)
                 stream.write(number + 1)
     assert received == list(range(201))
+
+
+def test_without_the_package() -> None:
+    """What is missing is said, with the extra that brings it."""
+    program = (
+        "import sys, anyio, kkrpc_py as kk\n"
+        "sys.modules['websockets'] = None\n"
+        "async def main():\n"
+        "    async with kk.connect_websocket('ws://localhost/'): pass\n"
+        "try: anyio.run(main)\n"
+        "except ModuleNotFoundError as error: print(error)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout == "WebSockets need the package websockets: pip install 'kkrpc-py[websocket]'\n"
