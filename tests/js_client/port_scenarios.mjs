@@ -183,6 +183,11 @@ export const handlers = () => joined({}, {
     })),
     bare: () => { throw Object.create(null); },
     locked: () => ({ [Symbol.asyncIterator]() { throw new Error('locked'); } }),
+    stuck: () => ({
+      next: () => new Promise(() => {}),
+      return: async () => ({ done: true }),
+      [Symbol.asyncIterator]() { return this; },
+    }),
     thrown: () => { throw 'a text'; }, // eslint-disable-line no-throw-literal -- others do
     rich: () => { throw new RemoteError('Rich', 'text', { code: 7, f: () => {}, __notes__: ['n'], _own: 1, cause: new Error('c') }); },
     unsendable: () => new Map(),
@@ -214,6 +219,7 @@ export const handlers = () => joined({}, {
   assert.deepEqual([(await failure(api.thrown())).name, (await failure(api.thrown())).message], ['Error', 'a text']);
   assert.equal((await failure(api.bare())).message, '');
   assert.equal((await failure((await api.locked()).next())).message, 'locked');
+  await (await api.stuck()).cancel(); // whose next step never comes
   const rich = await failure(api.rich());
   assert.deepEqual([rich.name, rich.fields], ['Rich', { code: 7, __notes__: ['n'], cause: { name: 'Error', message: 'c' } }]);
   for (const name of ['unsendable', 'looksLikeAStream']) {
