@@ -33,6 +33,9 @@ class ActionContext(types.SimpleNamespace):
     """The caller's address, where it is known."""
     channel: RPCChannel | None
     """The channel of the call; None over HTTP."""
+    owner: Any
+    """Who it is, where middleware says so: nobody else may then resume a run of his, though he has its id. It
+    is compared by `==`."""
     state: types.SimpleNamespace
     """What `authenticate` left for the handlers; over a channel it is `channel.state`."""
 
@@ -54,6 +57,7 @@ class ActionContext(types.SimpleNamespace):
             headers=headers,
             client=client,
             channel=channel,
+            owner=None,
             state=types.SimpleNamespace() if state is None else state,
         )
 

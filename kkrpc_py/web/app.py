@@ -56,7 +56,8 @@ def asgi_app(
     :param actions: stream actions by name, or some that go by the names of their functions.
     :param hosts: names by which this server may be asked for; "*" allows all. Ports do not count.
     :param origins: origins whose pages may come, beside its own: "https://example.org"; "*" allows all.
-    :param authenticate: `async (request) -> bool`, asked before each request and each WebSocket.
+    :param authenticate: `async (request) -> bool`, asked before each request for an action or a call and
+        before each WebSocket; not for routes that are added, whose Host and Origin are checked all the same.
     :param keep_alive: seconds of silence after which an event stream has a comment; None: never.
     :param max_streams: event streams at once, those among them whose client may come back.
     :param max_body: bytes of a request.
@@ -65,12 +66,12 @@ def asgi_app(
 
     Raises TypeError and ValueError for what is none of this.
     """
-    if keep_alive is not None and not keep_alive > 0:
+    if keep_alive is not None and (isinstance(keep_alive, bool) or not keep_alive > 0):
         raise ValueError(f"keep_alive is a number of seconds, or None, not {keep_alive!r}")
     for name, number in (("max_streams", max_streams), ("max_body", max_body)):
         if type(number) is not int or number < 1:
             raise ValueError(f"{name} is a number above zero, not {number!r}")
-    if not resume_seconds >= 0:
+    if isinstance(resume_seconds, bool) or not resume_seconds >= 0:
         raise ValueError(f"resume_seconds is a number of seconds, not {resume_seconds!r}")
     limits = options.get("limits") or Limits()
     streams = Streams(max_streams, resume_seconds)

@@ -23,8 +23,9 @@ from kkrpc_py.web.body import ClientGone, InputReader, demand_json, read_body
 from kkrpc_py.web.encoding import ValueWriter
 from kkrpc_py.web.guards import request_of
 from kkrpc_py.web.outlet import Outbox, PlainOutlet
+from kkrpc_py.web.slots import Slot
 from kkrpc_py.web.sse import SEND_SECONDS, EventStreamResponse
-from kkrpc_py.web.streams import Slot, Streams, Visit
+from kkrpc_py.web.streams import Streams, Visit
 
 __all__ = ["ActionEndpoint", "Answers", "CallEndpoint"]
 
@@ -136,6 +137,7 @@ class _Stream:
         self._action = action
         self._asgi = asgi
         self._slot = Slot()
+        self._tasks: TaskGroup
 
     async def serve(self, raw: Any, request: HandshakeRequest) -> None:
         """Prepare the action, open the stream, and stay until it is over. Raises ActionError before."""
@@ -146,20 +148,19 @@ class _Stream:
         )
         visit, refusal = self.visit, None
         async with create_task_group() as tasks:
+            self._tasks = tasks
             visit.begin(tasks, receive)
             try:
                 prepared = await self._action.prepare(raw, context, text=method != "POST")
-                # Only now: what anybody may begin would keep out those who may stay.
-                self._slot = await self._endpoint.streams.slot()
                 if method == "HEAD":
                     await self._write(PlainOutlet(self._endpoint.writer).outbox)
                 elif self._action.action.replay:
                     await self._keep(prepared, headers.get("last-event-id", ""))
                 else:
-                    await self._plain(tasks, prepared)
+                    await self._plain(prepared)
             except ActionError as error:
                 refusal = error
-            visit.complete()
+            tasks.cancel_scope.cancel()
         if refusal is not None:
             raise refusal
 
@@ -168,8 +169,9 @@ class _Stream:
         self._endpoint.streams.leave(self.visit)
         self._slot.release()
 
-    async def _plain(self, tasks: TaskGroup, prepared: PreparedAction) -> None:
+    async def _plain(self, prepared: PreparedAction) -> None:
         """The handler lives as long as the connection."""
+        await self._take_slot()
         outlet = PlainOutlet(self._endpoint.writer)
         # Whoever cancels this task, the handler is told first.
         handling = CancelScope(shield=True)
@@ -181,7 +183,7 @@ class _Stream:
 
         self.visit.stop = stop
         self._endpoint.streams.opens(self.visit, stop)
-        tasks.start_soon(_handle, prepared, outlet, handling)
+        self._tasks.start_soon(_handle, prepared, outlet, handling)
         try:
             await self._write(outlet.outbox)
             prepared.signal.set()
@@ -192,32 +194,37 @@ class _Stream:
 
     async def _keep(self, prepared: PreparedAction, event_id: str) -> None:
         """The handler outlives the connection, or did so before."""
-        streams, action = self._endpoint.streams, self._action
+        streams, action, owner = self._endpoint.streams, self._action, prepared.ctx.owner
         if event_id:
-            run, number = streams.runs.find(event_id, action.name)
+            run, number = streams.runs.find(event_id, action.name, owner)
             if run.had_whole(number):
                 await Response(status_code=204)(*self._asgi)
                 return
+            if not run.has_slot:
+                await self._take_slot()
+                run, number = streams.runs.find(event_id, action.name, owner)
         else:
+            await self._take_slot()
             number = 0
             run = streams.runs.start(
-                streams.tasks,
-                action.name,
-                action.action.replay,
-                prepared,
-                self._endpoint.writer,
+                streams.tasks, action.name, action.action.replay, prepared, self._endpoint.writer
             )
-        outbox = run.attach(number, self.visit.gone)
+        outbox = run.attach(number, self._slot, self.visit.gone)
         streams.opens(self.visit, run.forget)
         try:
             await self._write(outbox)
         finally:
-            run.detach(outbox, self._slot)
+            run.detach(outbox)
+
+    async def _take_slot(self) -> None:
+        """Only when nobody refuses any more: what anybody may begin would keep out those who may stay."""
+        self._slot.take_over(await self._endpoint.streams.slots.take())
 
     async def _write(self, outbox: Outbox) -> None:
         self.visit.outbox = outbox
         response = EventStreamResponse(
             outbox,
+            self._tasks,
             keep_alive=self._endpoint.keep_alive,
             send_seconds=SEND_SECONDS,
             on_stuck=self.visit.gone,
@@ -226,7 +233,6 @@ class _Stream:
             await response(*self._asgi)
         except OSError:
             self.visit.gone()
-        self.visit.complete()
 
 
 async def _handle(prepared: PreparedAction, outlet: PlainOutlet, scope: CancelScope) -> None:
@@ -263,11 +269,12 @@ class CallEndpoint(_Endpoint):
         request = request_of(scope)
         demand_json(request.headers)
         body = await read_body(receive, request.headers, self._max_body)
+        status, answer = 0, None
         async with create_task_group() as tasks:
             visit = Visit()
             visit.begin(tasks, receive)
             status, answer = await self._rpc.answer(body, request)
-            visit.complete()
-            await Response(answer, status, {"Cache-Control": "no-store"}, "application/json")(
-                scope, receive, send
-            )
+            tasks.cancel_scope.cancel()
+        if answer is not None:
+            response = Response(answer, status, {"Cache-Control": "no-store"}, "application/json")
+            await response(scope, receive, send)

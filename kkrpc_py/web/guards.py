@@ -1,7 +1,7 @@
 """Where a request may come from: Host, Origin, CORS, and the application's own hook (HTTP-1 to HTTP-4).
 
-Who judges Host and Origin is `transports.handshake`; this has the ASGI side of it for HTTP. A WebSocket
-passes: `sockets` asks the same questions before it accepts one.
+Who judges is `transports.handshake`; this has the ASGI side of it. Host and Origin are judged for whatever an
+application serves, the hook is asked for what stands behind `Authenticated`.
 """
 
 from __future__ import annotations
@@ -18,18 +18,20 @@ from kkrpc_py.errors import ActionError
 from kkrpc_py.transports.handshake import (
     Authenticate,
     HandshakeRequest,
+    ask_hook,
+    check_hook,
     check_names,
     headers_of,
     judge,
     same_origin,
 )
 from kkrpc_py.web.answers import refusal, refuse
+from kkrpc_py.web.sockets import refuse_socket
 
 __all__ = ["Authenticated", "Guard", "request_of"]
 
 _REQUEST: Final = "kkrpc_py.request"
 _METHODS = ("GET", "HEAD", "POST")
-_ANY = ("*",)  # judged by the `Guard` before
 
 
 class Guard:
@@ -44,7 +46,7 @@ class Guard:
         self._cross_origin = _CrossOrigin(app, allow_methods=_METHODS, allow_headers=("*",))
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
+        if scope["type"] not in ("http", "websocket"):
             await self._app(scope, receive, send)
             return
         client = scope.get("client")
@@ -54,11 +56,17 @@ class Guard:
             query=scope["query_string"].decode("latin-1"),
             client=client[0] if client else None,
         )
-        secure = scope["scheme"] == "https"
+        secure = scope["scheme"] in ("https", "wss")
         refused = await judge(
             request, hosts=self._hosts, origins=self._origins, authenticate=None, secure=secure
         )
-        if refused is not None:
+        if scope["type"] == "websocket":
+            if refused is None:
+                await self._app(scope, receive, send)
+            else:
+                await receive()  # that somebody wants to connect
+                await refuse_socket(refused, scope, send)
+        elif refused is not None:
             await refuse(refused, scope, receive, send)
         elif "origin" in request.headers and not same_origin(request.headers, secure=secure):
             await self._cross_origin(scope, receive, send)
@@ -88,13 +96,14 @@ class Authenticated:
     """What stands before an endpoint: the application's hook."""
 
     def __init__(self, app: ASGIApp, authenticate: Authenticate | None) -> None:
+        check_hook(authenticate)
         self._app = app
         self._authenticate = authenticate
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        refused = await judge(
-            request_of(scope), hosts=_ANY, origins=_ANY, authenticate=self._authenticate, secure=False
-        )
+        refused = None
+        if self._authenticate is not None:
+            refused = await ask_hook(self._authenticate, request_of(scope))
         if refused is None:
             await self._app(scope, receive, send)
         else:

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from anyio import current_time
-from anyio.lowlevel import checkpoint
+from anyio.lowlevel import checkpoint, current_token
 
 from kkrpc_py.channel.parking import Parking, Signal, current_parking
 from kkrpc_py.errors import ActionError
@@ -29,6 +29,7 @@ class Outbox:
     """The events that wait for one connection. One task takes them; any task of the same loop appends."""
 
     __slots__ = (
+        "_clock",
         "_closed",
         "_comment",
         "_events",
@@ -49,7 +50,9 @@ class Outbox:
         """Number of the events that the server has taken."""
         self.finishing = False
         """The last ones are with the server, or on their way."""
-        self.since = current_time()
+        # Asked twice a batch: anyio's own looks for the event loop each time.
+        self._clock: Callable[[], float] = getattr(current_token().native_token, "time", current_time)
+        self.since = self._clock()
         """When the writer began to hand a batch to the server, or had done so."""
         self._parking = parking
         self._place: Any = None
@@ -64,7 +67,8 @@ class Outbox:
         if not self._closed:
             self._events.append(event)
             self._waiting += len(event)
-            self._wake()
+            if self._place is not None:
+                self._wake()
 
     def keep_alive(self) -> None:
         """Let a comment go out if there is nothing else."""
@@ -105,7 +109,7 @@ class Outbox:
         self._comment = False
         batch = self._batch()
         self.finishing = self._closed and not self._events
-        self.since = current_time()
+        self.since = self._clock()
         if not batch:
             self._flight = (0, 0)
             return (b"" if self._closed else KEEP_ALIVE), self._closed
@@ -134,7 +138,7 @@ class Outbox:
         self._flight = None
         self.taken += count
         self._waiting -= size
-        self.since = current_time()
+        self.since = self._clock()
         self.room.wake()
 
     def _wake(self) -> None:
@@ -149,23 +153,24 @@ class Pace:
     `has_room` is asked again whenever `room` was woken.
     """
 
-    __slots__ = ("_has_room", "_turn", "room")
+    __slots__ = ("_has_room", "_room", "_turn")
 
     def __init__(self, room: Signal, has_room: Callable[[], bool]) -> None:
-        self.room = room
+        self._room = room
         self._has_room = has_room
         self._turn = 0
 
-    async def keep(self) -> None:
-        """To be awaited after each chunk."""
+    def due(self) -> bool:
+        """To be asked after each chunk: whether `keep` is to be awaited."""
         self._turn += 1
-        if not self._has_room():
-            self._turn = 0
-            while not self._has_room():
-                await self.room.wait()
-        elif self._turn >= _TURN:
-            self._turn = 0
+        return self._turn >= _TURN or not self._has_room()
+
+    async def keep(self) -> None:
+        self._turn = 0
+        if self._has_room():
             await checkpoint()
+        while not self._has_room():
+            await self._room.wait()
 
 
 class PlainOutlet:
@@ -183,7 +188,8 @@ class PlainOutlet:
     async def send(self, value: Any) -> None:
         """Send one chunk. Raises NotSerializable, and LimitExceeded for one that is too large."""
         self.outbox.append(chunk_event(self._writer.json(value)))
-        await self._pace.keep()
+        if self._pace.due():
+            await self._pace.keep()
 
     async def close(self) -> None:
         """No more chunks come."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 import secrets
 from collections import deque
 from collections.abc import Callable
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 from anyio import CancelScope, Event, current_time, move_on_after, sleep_forever
 from anyio.abc import TaskGroup
@@ -21,6 +21,7 @@ from kkrpc_py.channel.parking import Signal, current_parking
 from kkrpc_py.errors import ActionError
 from kkrpc_py.web.encoding import ValueWriter, chunk_event, done_event, error_event
 from kkrpc_py.web.outlet import Outbox, Pace
+from kkrpc_py.web.slots import Slot
 
 __all__ = ["KEPT_BYTES", "RUN_BYTES", "Run", "Runs"]
 
@@ -36,14 +37,6 @@ _EVENT_COST = 64
 _GONE = "What was to be resumed is not kept any more"
 
 
-class Slot(Protocol):
-    """One of the streams that may run at once."""
-
-    def pass_on(self) -> Callable[[], None]:
-        """What gives it back: its holder does not."""
-        ...
-
-
 def _nothing() -> None:
     pass
 
@@ -55,6 +48,8 @@ class Run:
         self, name: str, window: int, prepared: PreparedAction, writer: ValueWriter, runs: Runs
     ) -> None:
         self.id = secrets.token_urlsafe(_RUN_ID_BYTES)
+        self.owner = prepared.ctx.owner
+        """Who may come back; None: everybody who knows the id."""
         self.name = name
         """Of the action."""
         self.size = 0
@@ -72,7 +67,9 @@ class Run:
         self._next = 1
         self._outbox: Outbox | None = None
         self._taken_over = _nothing
-        self._give_back = _nothing
+        self._slot = Slot()
+        """Of the connection, or its own, while its client is `_away`."""
+        self._away = False
         self._sent = 0
         """Number of the last event that was given to a server, as far as that is known."""
         self._begun_at = 0
@@ -95,14 +92,16 @@ class Run:
             if not self.ended:
                 self.forget()
             self._runs.driven(self)
-            self._release()
+            if self._away:
+                self._slot.release()
 
     # The handler's side ----------------------------------------------------------------------
 
     async def send(self, value: Any) -> None:
         """Send one chunk. Raises NotSerializable, and LimitExceeded for one that is too large."""
         self._append(chunk_event(self._writer.json(value), self._id))
-        await self._pace.keep()
+        if self._pace.due():
+            await self._pace.keep()
 
     async def close(self) -> None:
         """No more chunks come."""
@@ -110,10 +109,12 @@ class Run:
 
     # The connections' side -------------------------------------------------------------------
 
-    def attach(self, after: int, taken_over: Callable[[], None]) -> Outbox:
+    def attach(self, after: int, slot: Slot, taken_over: Callable[[], None]) -> Outbox:
         """The events after that number, and those to come, for a new connection.
 
         An older one is cut off: by `taken_over` of its own where its client has not read.
+
+        :param slot: of the connection; where it has none, it gets the one that is held for this run.
         """
         kept_before = self._next - len(self._events)
         outbox = Outbox(self._parking, self._room)
@@ -127,23 +128,30 @@ class Run:
                 self._taken_over()
         self._outbox, self._taken_over = outbox, taken_over
         self._begun_at = after
-        self._release()
+        if not slot.held:
+            slot.take_over(self._slot)
+        elif self._away:
+            self._slot.release()
+        self._slot, self._away = slot, False
         self._runs.attended(self)
         self._room.wake()
         return outbox
 
-    def detach(self, outbox: Outbox, slot: Slot) -> None:
-        """That connection is gone, or has had everything; `slot` is what it had of the streams at once.
-
-        A handler that goes on keeps it until somebody comes back.
-        """
+    def detach(self, outbox: Outbox) -> None:
+        """That connection is gone, or has had everything. A handler that goes on has its slot now."""
         if self._outbox is outbox:
             self._sent = self._begun_at + outbox.taken
             self._outbox, self._taken_over = None, _nothing
             if self.running:
-                self._give_back = slot.pass_on()
+                slot, self._slot, self._away = self._slot, Slot(), True
+                self._slot.take_over(slot)
             self._runs.left(self)
             self._room.wake()
+
+    @property
+    def has_slot(self) -> bool:
+        """Whether who comes back gets one from it."""
+        return self._slot.held
 
     def keeps(self, number: int) -> bool:
         """Whether everything after the event of that number is still there, as far as it was sent."""
@@ -172,10 +180,6 @@ class Run:
                 self._scope.cancel()
 
     # Within ----------------------------------------------------------------------------------
-
-    def _release(self) -> None:
-        give_back, self._give_back = self._give_back, _nothing
-        give_back()
 
     @property
     def _id(self) -> str:
@@ -265,11 +269,20 @@ class Runs:
         tasks.start_soon(run.drive)
         return run
 
-    def find(self, event_id: str, name: str) -> tuple[Run, int]:
-        """The run and the number that a Last-Event-ID names. Raises ActionError: RESUME_GONE."""
+    def find(self, event_id: str, name: str, owner: Any) -> tuple[Run, int]:
+        """The run and the number that a Last-Event-ID names. Raises ActionError: RESUME_GONE.
+
+        :param name: of the action.
+        :param owner: as whom the middleware knows the client.
+        """
         run_id, _, digits = event_id.partition(":")
         run = self._runs.get(run_id)
-        if run is not None and run.name == name and digits.isascii() and digits.isdigit():
+        if (
+            run is not None
+            and (run.name, run.owner) == (name, owner)
+            and digits.isascii()
+            and digits.isdigit()
+        ):
             number = int(digits) if len(digits) <= _MOST_DIGITS else -1
             if number >= 0 and run.keeps(number):
                 return run, number

@@ -84,7 +84,7 @@ class SocketEndpoint:
         if judged is None:
             return
         if judged.refusal is not None:
-            await _refuse(judged.refusal, scope, send)
+            await refuse_socket(judged.refusal, scope, send)
             return
         await send({"type": "websocket.accept"})
         stream = _AsgiStream(receive, send, request, self._most)
@@ -121,7 +121,7 @@ class _Judgement(NamedTuple):
     refusal: ActionError | None
 
 
-async def _refuse(refusal: ActionError, scope: Scope, send: Send) -> None:
+async def refuse_socket(refusal: ActionError, scope: Scope, send: Send) -> None:
     if _REFUSING not in (scope.get("extensions") or {}):
         await send({"type": "websocket.close"})  # which the server makes a 403 of
         return

@@ -10,7 +10,8 @@ import math
 from collections.abc import Callable
 from typing import Final
 
-from anyio import create_task_group, current_time, sleep
+from anyio import current_time, sleep
+from anyio.abc import TaskGroup
 from sse_starlette.sse import EventSourceResponse
 from starlette.types import Receive, Scope, Send
 
@@ -31,6 +32,7 @@ class EventStreamResponse(EventSourceResponse):
     nobody waits for, to find out whether uvicorn is about to stop. Here events that are ready together leave
     together, and `streams` knows when the server stops.
 
+    :param tasks: where it looks after its client, until its owner cancels them.
     :param keep_alive: seconds of silence after which a comment is sent; None sends none.
     :param on_stuck: called when the client has not read for `send_seconds`.
     """
@@ -38,6 +40,7 @@ class EventStreamResponse(EventSourceResponse):
     def __init__(
         self,
         outbox: Outbox,
+        tasks: TaskGroup,
         *,
         keep_alive: float | None,
         send_seconds: float,
@@ -45,6 +48,7 @@ class EventStreamResponse(EventSourceResponse):
     ) -> None:
         super().__init__(iter(()), sep="\n", ping=keep_alive or 0, send_timeout=send_seconds)
         self._outbox = outbox
+        self._tasks = tasks
         self._on_stuck = on_stuck
         self._quiet_seconds = keep_alive or math.inf
         self._send_seconds = send_seconds
@@ -59,18 +63,7 @@ class EventStreamResponse(EventSourceResponse):
         if scope["method"] == "HEAD":
             await super().__call__(scope, receive, send)
             return
-        gone: OSError | None = None
-        async with create_task_group() as tasks:
-            tasks.start_soon(self._mind)
-            try:
-                await self._write(send)
-            except OSError as exc:
-                gone = exc
-            tasks.cancel_scope.cancel()
-        if gone is not None:
-            raise gone
-
-    async def _write(self, send: Send) -> None:
+        self._tasks.start_soon(self._mind)
         outbox = self._outbox
         await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
         last = False

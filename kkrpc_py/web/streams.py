@@ -13,45 +13,21 @@ from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
-from anyio import CancelScope, Event, create_task_group, move_on_after, sleep
+from anyio import CancelScope, create_task_group, sleep
 from anyio.abc import TaskGroup
 from starlette.types import Receive
 
-from kkrpc_py.errors import ActionError
-from kkrpc_py.web.answers import TOO_MANY_STREAMS
 from kkrpc_py.web.outlet import Outbox
 from kkrpc_py.web.replay import Runs
+from kkrpc_py.web.slots import Slots
 
-__all__ = ["Slot", "Streams", "Visit"]
+__all__ = ["Streams", "Visit"]
 
 _log = logging.getLogger("kkrpc_py.web")
 
 _POLL_SECONDS = 0.1
 _END_SECONDS = 1.0
 """What connections get to take what was sent to them when the server stops."""
-_WAY_SECONDS = 1.0
-
-
-def _nothing() -> None:
-    pass
-
-
-class Slot:
-    """One of the streams that may run at once, or none."""
-
-    __slots__ = ("_release",)
-
-    def __init__(self, release: Callable[[], None] = _nothing) -> None:
-        self._release = release
-
-    def release(self) -> None:
-        """Give it back; once more does nothing, nor after `pass_on`."""
-        self.pass_on()()
-
-    def pass_on(self) -> Callable[[], None]:
-        """What gives it back, for who keeps it longer."""
-        release, self._release = self._release, _nothing
-        return release
 
 
 class Visit:
@@ -63,7 +39,6 @@ class Visit:
         self.outbox: Outbox | None = None
         """What its connection gets."""
         self._scope: CancelScope | None = None
-        self._listening = CancelScope()
 
     def begin(self, tasks: TaskGroup, receive: Receive) -> None:
         """Listen for the end of the connection in a task of `tasks`, all of which end with it."""
@@ -71,12 +46,11 @@ class Visit:
         tasks.start_soon(self._listen, receive)
 
     async def _listen(self, receive: Receive) -> None:
-        with self._listening:
-            while (await receive())["type"] != "http.disconnect":
-                pass
-            # To servers an answer that has gone out is the end of it as well.
-            if self.outbox is None or not self.outbox.finishing:
-                self.gone()
+        while (await receive())["type"] != "http.disconnect":
+            pass
+        # To servers an answer that has gone out is the end of it as well.
+        if self.outbox is None or not self.outbox.finishing:
+            self.gone()
 
     def gone(self) -> None:
         """The client is gone: tell the handler, then stop everything."""
@@ -84,10 +58,6 @@ class Visit:
             self.stop()
         if self._scope is not None:
             self._scope.cancel()
-
-    def complete(self) -> None:
-        """The answer has gone out; the handler may still be tidying up."""
-        self._listening.cancel()
 
 
 class Streams:
@@ -99,16 +69,14 @@ class Streams:
 
     def __init__(self, most: int, resume_seconds: float) -> None:
         self.runs = Runs(resume_seconds, most)
-        self._most = most
-        self._taken = 0
-        self._released = Event()
+        self.slots = Slots(most, self.runs.give_way)
         self._visits: dict[Visit, Callable[[], None]] = {}
         self._tasks: TaskGroup | None = None
         self._ending = False
 
     def __len__(self) -> int:
-        """Number of the streams that run, are about to, or are tidying up."""
-        return self._taken
+        """Number of the streams: connections, and handlers that go on for a client that is away."""
+        return self.slots.taken
 
     @property
     def tasks(self) -> TaskGroup:
@@ -145,24 +113,6 @@ class Streams:
         self.runs.stop()
         for end in list(self._visits.values()):
             end()
-
-    # Slots -----------------------------------------------------------------------------------
-
-    async def slot(self) -> Slot:
-        """One of the streams that may run at once. Raises ActionError: TOO_MANY_STREAMS."""
-        if self._taken >= self._most and self.runs.give_way():
-            with move_on_after(_WAY_SECONDS):
-                while self._taken >= self._most:
-                    self._released = Event()
-                    await self._released.wait()
-        if self._taken >= self._most:
-            raise ActionError(TOO_MANY_STREAMS, "Too many streams at once", 503)
-        self._taken += 1
-        return Slot(self._release)
-
-    def _release(self) -> None:
-        self._taken -= 1
-        self._released.set()
 
     # Visits ----------------------------------------------------------------------------------
 

@@ -9,8 +9,9 @@ from typing import Any
 import anyio
 import pytest
 from starlette.responses import PlainTextResponse
-from starlette.routing import Route
+from starlette.routing import Route, WebSocketRoute
 from starlette.types import Receive, Scope, Send
+from starlette.websockets import WebSocket
 
 import kkrpc_py as kk
 from kkrpc_py.transports.handshake import HandshakeRequest
@@ -223,6 +224,42 @@ async def test_any_host_and_any_origin(server: str) -> None:
         http = await answered(url, post("/actions/echo", host="anything", origin="null"))
         assert status(http) == 200
         assert http.headers["access-control-allow-origin"] == "null"
+
+
+async def test_a_hook_that_takes_too_long(server: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """HTTP-4."""
+    monkeypatch.setattr("kkrpc_py.transports.handshake.HOOK_SECONDS", 0.02)
+
+    async def slow(request: HandshakeRequest) -> bool:
+        await anyio.sleep_forever()
+        return True
+
+    async with Site().served(server, authenticate=slow) as url:
+        assert status(await answered(url, post("/actions/echo"))) == 503
+
+
+async def test_a_websocket_that_is_added_is_guarded_too(server: str) -> None:
+    """HTTP-1, HTTP-2, TRN-7."""
+
+    async def socket(websocket: WebSocket) -> None:
+        await websocket.accept()
+        await websocket.close()
+
+    app = Site().app()
+    app.routes.append(WebSocketRoute("/extra", socket))
+    upgrade = "connection: upgrade\r\nupgrade: websocket\r\nsec-websocket-version: 13\r\n"
+    upgrade += "sec-websocket-key: AAAAAAAAAAAAAAAAAAAAAA==\r\n"
+    with anyio.fail_after(BOUND):
+        async with serving(app, server=server) as url:
+            for host, origin, expected in (
+                ("evil.example", "http://evil.example", 400),
+                ("localhost", "http://evil.example", 403),
+                ("localhost", "http://localhost", 101),
+            ):
+                async with connected(url) as http:
+                    fields = f"host: {host}\r\norigin: {origin}\r\n"
+                    await http.send(f"GET /extra HTTP/1.1\r\n{fields}{upgrade}\r\n".encode())
+                    assert await http.begun() == expected
 
 
 async def test_routes_that_are_added_are_guarded_too_but_not_by_the_hook(server: str) -> None:

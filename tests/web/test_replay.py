@@ -35,6 +35,7 @@ class Kept:
             self.asked += 1
             if ctx.headers.get("x-user") == "stranger":
                 raise kk.ActionError("NO_USER", "Who are you?", 401)
+            ctx.owner = ctx.headers.get("x-user")
 
         @kk.stream_action(replay=3, safe=True, middleware=[counted])
         async def stepped(input: Any, ctx: kk.ActionContext, stream: kk.ActionStream[Any]) -> None:
@@ -52,7 +53,13 @@ class Kept:
             for number in range(input):
                 await stream.send(number)
 
-        self.actions = {"stepped": stepped, "other": other}
+        @kk.stream_action(replay=3)
+        async def waiting(input: Any, ctx: kk.ActionContext, stream: kk.ActionStream[Any]) -> None:
+            with site.watch.handler({"key": "w"}, stream):
+                await stream.send(1)
+                await anyio.sleep_forever()
+
+        self.actions = {"stepped": stepped, "other": other, "waiting": waiting}
 
     async def step(self, *steps: Any) -> None:
         for step in steps:
@@ -69,8 +76,8 @@ async def kept(server: str, **options: Any) -> AsyncIterator[tuple[str, Kept, Si
             actions.steps.close()
 
 
-async def begun(http: Raw, after: str = "", **headers: str) -> int:
-    await http.send(post("/actions/stepped", {"key": "a"}, last_event_id=after, **headers))
+async def begun(http: Raw, after: str = "", path: str = "/actions/stepped", **headers: str) -> int:
+    await http.send(post(path, {"key": "a"}, last_event_id=after, **headers))
     return await http.begun()
 
 
@@ -220,6 +227,43 @@ async def test_a_run_has_one_client(server: str) -> None:
                 f"id: {run}:2\ndata: 2\n\nevent: done\nid: {run}:3\ndata: {{}}\n\n"
             )
         assert site.watch.seen["a"] == ["began", "ended", "signal"]
+
+
+async def test_a_run_has_one_owner(server: str) -> None:
+    """SSE-12: where the middleware says whose it is, another one who knows the id gets nothing of it."""
+    async with kept(server) as (url, actions, _):
+        async with connected(url) as http:
+            assert await begun(http, x_user="ann") == 200
+            await actions.step(1, 2)
+            await http.until(b"data: 2\n\n")
+            run = run_of(http)
+        for headers, status in (({"x_user": "bob"}, 410), ({}, 410), ({"x_user": "ann"}, 200)):
+            async with connected(url) as http:
+                assert await begun(http, f"{run}:1", **headers) == status
+
+
+async def test_who_comes_back_has_a_place(server: str) -> None:
+    """SSE-9, SSE-12: as many streams as there may be, and all resume, noticed by the server or not."""
+    path = "/actions/waiting"
+    async with kept(server, max_streams=2) as (url, _actions, site):
+        runs: list[str] = []
+        async with connected(url) as one, connected(url) as two:
+            for http in (one, two):
+                assert await begun(http, path=path) == 200
+                await http.until(b"data: 1\n\n")
+                runs.append(run_of(http))
+            async with connected(url) as again:  # while the first connection is still there
+                assert await begun(again, f"{runs[0]}:1", path) == 200
+                assert await refused(url, "") == "TOO_MANY_STREAMS"
+                await one.whole()
+        await site.watch.until(lambda: site.streams is not None and len(site.streams) == 2)
+        async with connected(url) as one, connected(url) as two:
+            for http, run in ((one, runs[0]), (two, runs[1])):
+                assert await begun(http, f"{run}:0", path) == 200
+                await http.until(b"data: 1\n\n")
+        assert site.watch.seen["w"] == ["began", "began"]
+        assert site.streams is not None
+        site.streams.runs.stop()
 
 
 async def test_by_get_as_a_browser_does(server: str) -> None:

@@ -18,7 +18,7 @@ from kkrpc_py.web import replay
 from kkrpc_py.web.encoding import ValueWriter
 from kkrpc_py.web.outlet import HIGH_WATER, Outbox
 from kkrpc_py.web.replay import Run, Runs
-from kkrpc_py.web.streams import Slot
+from kkrpc_py.web.slots import Slot, Slots
 from tests.streaming import virtual
 
 pytestmark = pytest.mark.anyio
@@ -43,6 +43,11 @@ class World:
 
     async def left(self, name: str, handler: Handler, window: int = 10) -> Run:
         """A run whose client has come and gone."""
+        run = await self.start(name, handler, window)
+        run.detach(run.attach(0, Slot(), nothing))
+        return run
+
+    async def start(self, name: str, handler: Handler, window: int = 10) -> Run:
 
         async def noted(input: Any, ctx: kk.ActionContext, stream: kk.ActionStream[Any]) -> None:
             try:
@@ -54,9 +59,7 @@ class World:
         assert bound is not None
         prepared = await bound.prepare({}, ActionContext(name, transport="sse"))
         prepared.signal.on_cancel(lambda: self.told.append(name))
-        run = self.runs.start(self._tasks, name, window, prepared, ValueWriter(Limits()))
-        run.detach(run.attach(0, nothing), Slot())
-        return run
+        return self.runs.start(self._tasks, name, window, prepared, ValueWriter(Limits()))
 
 
 def nothing() -> None:
@@ -70,8 +73,10 @@ async def world(most: int = 100) -> AsyncIterator[World]:
         async with anyio.create_task_group() as tasks:
             here._tasks = tasks
             tasks.start_soon(here.runs.expire)
-            yield here
-            here.runs.stop()
+            try:
+                yield here
+            finally:
+                here.runs.stop()  # what they shield would hold up a test that fails
             await anyio.wait_all_tasks_blocked()
             assert len(here.runs) == here.runs.size == 0
             tasks.cancel_scope.cancel()
@@ -102,17 +107,17 @@ async def test_a_run_is_forgotten_when_its_time_is_over() -> None:
         await anyio.sleep(0.2)
         assert (len(here.runs), here.told, here.ended) == (0, ["a"], ["a"])
         with pytest.raises(kk.ActionError):
-            here.runs.find(f"{run.id}:1", "a")
+            here.runs.find(f"{run.id}:1", "a", None)
 
 
 async def test_one_that_is_attended_is_not() -> None:
     async with world() as here:
         run = await here.left("a", endless)
         await anyio.sleep(SECONDS - 1)
-        outbox = run.attach(0, nothing)
+        outbox = run.attach(0, Slot(), nothing)
         await anyio.sleep(10 * SECONDS)
         assert len(here.runs) == 1
-        run.detach(outbox, Slot())
+        run.detach(outbox)
         await anyio.sleep(SECONDS - 1)
         assert len(here.runs) == 1
         await anyio.sleep(2)
@@ -137,7 +142,7 @@ async def test_one_that_has_ended_is_kept_as_long() -> None:
         run = await here.left("a", short)
         await anyio.sleep(SECONDS - 1)
         assert here.ended == ["a"]
-        assert here.runs.find(f"{run.id}:2", "a") == (run, 2)
+        assert here.runs.find(f"{run.id}:2", "a", None) == (run, 2)
         assert run.had_whole(2)
         assert not run.had_whole(1)
         await anyio.sleep(2)
@@ -158,7 +163,7 @@ async def test_who_gives_way() -> None:
     async with world() as here:
         await here.left("ended", short)
         attended = await here.left("attended", endless)
-        outbox = attended.attach(0, nothing)
+        outbox = attended.attach(0, Slot(), nothing)
         await here.left("old", endless)
         await here.left("new", endless)
         await anyio.wait_all_tasks_blocked()
@@ -168,7 +173,7 @@ async def test_who_gives_way() -> None:
         assert not here.runs.give_way()
         await anyio.sleep(1)
         assert sorted(here.ended) == ["ended", "new", "old"]
-        attended.detach(outbox, Slot())
+        attended.detach(outbox)
 
 
 async def test_a_window_keeps_the_last_chunks_and_the_end() -> None:
@@ -178,17 +183,17 @@ async def test_a_window_keeps_the_last_chunks_and_the_end() -> None:
 
     async with world() as here:
         run = await here.left("a", counting, window=3)
-        outbox = run.attach(0, nothing)
+        outbox = run.attach(0, Slot(), nothing)
         assert (await read(outbox)).count(b"\n\n") == 8
         assert [run.keeps(number) for number in range(10)] == [
             number in (4, 5, 6, 7, 8) for number in range(10)
         ]
-        again = run.attach(5, nothing)
+        again = run.attach(5, Slot(), nothing)
         assert (await read(again)).decode() == (
             f"id: {run.id}:6\ndata: 6\n\nid: {run.id}:7\ndata: 7\n\n"
             f"event: done\nid: {run.id}:8\ndata: {{}}\n\n"
         )
-        run.detach(again, Slot())
+        run.detach(again)
 
 
 async def test_a_slow_client_makes_the_handler_wait() -> None:
@@ -202,14 +207,14 @@ async def test_a_slow_client_makes_the_handler_wait() -> None:
 
     async with world() as here:
         run = await here.left("a", flooding, window=2)
-        outbox = run.attach(0, nothing)
+        outbox = run.attach(0, Slot(), nothing)
         await anyio.wait_all_tasks_blocked()
         assert HIGH_WATER < sent * 1100 < HIGH_WATER + 10_000
         before = sent
         await read(outbox)
         await anyio.wait_all_tasks_blocked()
         assert sent > before + 50
-        run.detach(outbox, Slot())
+        run.detach(outbox)
 
 
 async def test_bytes_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -235,7 +240,7 @@ async def test_bytes_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
 
         async def begin(name: str, count: int, size: int) -> Run:
             run = await here.left(name, sending(count, size), window=1000)
-            readers.start_soon(drained, run.attach(0, nothing))
+            readers.start_soon(drained, run.attach(0, Slot(), nothing))
             await anyio.wait_all_tasks_blocked()
             assert here.runs.size <= 100_000
             return run
@@ -256,24 +261,45 @@ async def test_bytes_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 async def test_a_slot_goes_with_whoever_needs_it() -> None:
-    """SSE-9: the connection has it, then the handler that goes on without one, then nobody."""
-    given_back: list[str] = []
-
+    """SSE-9: the connection has it, then the handler that goes on without one, then who comes back."""
+    slots = Slots(5, lambda: False)
     async with world() as here:
-        run = await here.left("a", endless)
-        for number in range(3):
-            outbox = run.attach(0, nothing)
-            assert given_back == [f"{before}" for before in range(number)]
-            run.detach(outbox, Slot(lambda number=number: given_back.append(f"{number}")))  # type: ignore[misc]
+        run = await here.start("a", endless)
+        first = await slots.take()
+        run.detach(run.attach(0, first, nothing))
+        assert (first.held, run.has_slot, slots.taken) == (False, True, 1)
+        first.release()
+        second = Slot()
+        outbox = run.attach(0, second, nothing)
+        assert (second.held, run.has_slot, slots.taken) == (True, True, 1)
+        third = Slot()
+        run.attach(0, third, nothing)  # while the second one was there
+        assert (second.held, third.held, slots.taken) == (False, True, 1)
+        run.detach(outbox)  # is not its any more
+        second.release()
+        assert slots.taken == 1
+        fourth = await slots.take()
+        outbox = run.attach(0, fourth, nothing)
+        assert (third.held, fourth.held, slots.taken) == (True, True, 2)
+        third.release()
+        run.detach(outbox)
+        assert (fourth.held, slots.taken) == (False, 1)
         run.forget()
         await anyio.sleep(1)
-        assert given_back == ["0", "1", "2"]
-        late = Slot(lambda: given_back.append("late"))
-        run.detach(run.attach(0, nothing), late)
-        assert given_back == ["0", "1", "2"]
-        late.release()
-        late.release()
-        assert given_back == ["0", "1", "2", "late"]
+        assert (slots.taken, here.ended) == (0, ["a"])
+
+
+async def test_who_comes_back_to_the_end_needs_a_slot_of_its_own() -> None:
+    slots = Slots(5, lambda: False)
+    async with world() as here:
+        run = await here.start("a", short)
+        first = await slots.take()
+        outbox = run.attach(0, first, nothing)
+        await read(outbox)
+        run.detach(outbox)
+        assert (first.held, run.has_slot) == (True, True)
+        first.release()
+        assert (run.has_slot, slots.taken) == (False, 0)
 
 
 async def test_who_takes_over_cuts_off_one_that_does_not_read() -> None:
@@ -281,19 +307,19 @@ async def test_who_takes_over_cuts_off_one_that_does_not_read() -> None:
     gone: list[str] = []
     async with world() as here:
         run = await here.left("a", endless)
-        first = run.attach(0, lambda: gone.append("first"))
+        first = run.attach(0, Slot(), lambda: gone.append("first"))
         await anyio.wait_all_tasks_blocked()
         batch, last = await first.take()
         assert (batch, last) == (f'id: {run.id}:1\ndata: "x"\n\n'.encode(), False)
-        second = run.attach(0, lambda: gone.append("second"))
+        second = run.attach(0, Slot(), lambda: gone.append("second"))
         assert gone == ["first"]
         await read(second)
-        third = run.attach(0, lambda: gone.append("third"))
+        third = run.attach(0, Slot(), lambda: gone.append("third"))
         assert gone == ["first"]
         assert await second.take() == (b"", True)
-        run.detach(first, Slot())
+        run.detach(first)
         assert len(here.runs) == 1
-        run.detach(third, Slot())
+        run.detach(third)
 
 
 async def test_a_batch_is_not_much_however_much_waits() -> None:
