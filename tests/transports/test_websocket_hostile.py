@@ -257,8 +257,9 @@ async def test_a_hook_that_meets_the_cancellation_of_another(anyio_backend_name:
         pytest.param(bytes(200_000), id="zeros"),
     ],
 )
-async def test_what_is_no_handshake(said: bytes) -> None:
-    """It is answered with a status, or not at all, and the connection is closed."""
+async def test_what_is_no_handshake(said: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is answered with a status, or not at all, and the connection is closed before its time is over."""
+    monkeypatch.setattr(opening, "HANDSHAKE_SECONDS", 2 * LIMIT)
     async with asking() as peer:
         with contextlib.suppress(anyio.BrokenResourceError):
             await peer.stream.send(said)
