@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import warnings
 from collections import deque
-from collections.abc import Awaitable, Callable, Coroutine, Generator
+from collections.abc import Awaitable, Callable, Coroutine
 from inspect import isawaitable
 from typing import Any, Generic, Literal, TypeAlias, TypeVar
 
@@ -19,6 +19,7 @@ from anyio.abc import TaskGroup
 from anyio.lowlevel import checkpoint, checkpoint_if_cancelled
 
 from kkrpc_py.actions.fetching import Put
+from kkrpc_py.channel.deferred import Deferred
 from kkrpc_py.channel.parking import Signal, current_parking
 from kkrpc_py.channel.threads import Post, current_post
 from kkrpc_py.errors import ActionError
@@ -260,7 +261,7 @@ def raised(error: ActionError) -> ActionError:
     return copy
 
 
-class Executing(Coroutine[Any, Any, None], Generic[T]):
+class Executing(Deferred, Generic[T]):
     """What `execute` gives: to be awaited or iterated, one of them, once.
 
     Awaited it runs to the end, in this task, and raises no error of the stream. Iterated with `async for` it
@@ -268,6 +269,8 @@ class Executing(Coroutine[Any, Any, None], Generic[T]):
     """
 
     __slots__ = ("__weakref__", "_coroutine", "_execution", "_post", "_used")
+
+    _code = Execution.run.__code__
 
     def __init__(self, execution: Execution[T]) -> None:
         self._execution = execution
@@ -281,9 +284,6 @@ class Executing(Coroutine[Any, Any, None], Generic[T]):
         self._used = True
         self._coroutine = self._execution.run()
         return self._coroutine
-
-    def __await__(self) -> Generator[Any, Any, None]:
-        return self._start().__await__()
 
     def __aiter__(self) -> _Pass[T]:
         """The chunks of this execution, which a task of the client fetches meanwhile.
@@ -301,41 +301,16 @@ class Executing(Coroutine[Any, Any, None], Generic[T]):
         tasks.start_soon(execution.fetch)
         return _Pass(execution, self._post)
 
-    # The coroutine protocol: `start_soon(call.execute, …)` and the event loops step it as one.
-
-    def send(self, value: Any) -> Any:
-        return (self._coroutine or self._start()).send(value)
-
     def throw(self, *exc: Any) -> Any:
         if self._coroutine is None:
             self._execution.stop()  # a task that is cancelled before its first step
-        return (self._coroutine or self._start()).throw(*exc)
+        return super().throw(*exc)
 
     def close(self) -> None:
         self._used = True  # given up on purpose: no warning
         if self._coroutine is not None:
             self._coroutine.close()
         self._execution.stop()
-
-    @property
-    def cr_running(self) -> bool:
-        return bool(getattr(self._coroutine, "cr_running", False))
-
-    @property
-    def cr_suspended(self) -> bool:
-        return bool(getattr(self._coroutine, "cr_suspended", False))
-
-    @property
-    def cr_frame(self) -> Any:
-        return getattr(self._coroutine, "cr_frame", None)
-
-    @property
-    def cr_await(self) -> Any:
-        return getattr(self._coroutine, "cr_await", None)
-
-    @property
-    def cr_code(self) -> Any:
-        return Execution.run.__code__
 
     def __del__(self) -> None:
         if not self._used:

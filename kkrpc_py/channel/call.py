@@ -9,13 +9,14 @@ from __future__ import annotations
 import functools
 import logging
 import warnings
-from collections.abc import Awaitable, Callable, Coroutine, Generator, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from typing import Any, Generic, Protocol, TypeAlias, TypeVar
 
 import anyio
 import msgspec
 from msgspec import UNSET, UnsetType
 
+from kkrpc_py.channel.deferred import Deferred
 from kkrpc_py.channel.stream import (
     ConvertingIterator,
     StreamCall,
@@ -346,7 +347,7 @@ def _abandon(host: CallHost, call: OutgoingCall, pending: PendingCall) -> None:
         host.kick()
 
 
-class Call(Coroutine[Any, Any, Any], Generic[T]):
+class Call(Deferred, Generic[T]):
     """One call, not sent yet.
 
     Awaited, it gives the value, or a `StreamCall` where the answer is a stream. Iterated with
@@ -364,6 +365,8 @@ class Call(Coroutine[Any, Any, Any], Generic[T]):
         "_question",
         "_receiver",
     )
+
+    _code = _exchange.__code__
 
     def __init__(
         self,
@@ -399,9 +402,6 @@ class Call(Coroutine[Any, Any, Any], Generic[T]):
         )
         return self._coroutine
 
-    def __await__(self) -> Generator[Any, Any, Any]:
-        return self._start().__await__()
-
     def __aiter__(self) -> StreamIterator[T]:
         """The values of the stream that the call returns. Raises TypeError where it returns none."""
         if self._coroutine is not None or self._iterated:
@@ -423,39 +423,11 @@ class Call(Coroutine[Any, Any, Any], Generic[T]):
             return ConvertingIterator(begin, options.chunk)
         return StreamIterator(begin)
 
-    # The coroutine protocol: `create_task(call)` and the event loops step it as one.
-
-    def send(self, value: Any) -> Any:
-        return (self._coroutine or self._start()).send(value)
-
-    def throw(self, *exc: Any) -> Any:
-        return (self._coroutine or self._start()).throw(*exc)
-
     def close(self) -> None:
         if self._coroutine is not None:
             self._coroutine.close()
         else:
             self._iterated = True  # given up on purpose: no warning
-
-    @property
-    def cr_running(self) -> bool:
-        return bool(getattr(self._coroutine, "cr_running", False))
-
-    @property
-    def cr_suspended(self) -> bool:
-        return bool(getattr(self._coroutine, "cr_suspended", False))
-
-    @property
-    def cr_frame(self) -> Any:
-        return getattr(self._coroutine, "cr_frame", None)
-
-    @property
-    def cr_await(self) -> Any:
-        return getattr(self._coroutine, "cr_await", None)
-
-    @property
-    def cr_code(self) -> Any:
-        return _exchange.__code__
 
     def __repr__(self) -> str:
         return f"<Call {self._method!r}>"

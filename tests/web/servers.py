@@ -70,7 +70,9 @@ async def serving(
 
 
 def _listener(host: str) -> socket.socket:
-    listener = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_STREAM)
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    # Only of a socket that says so does asyncio know that it is TCP, and turn Nagle's algorithm off.
+    listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     listener.bind((host, 0))
     listener.listen(1024)  # who connects before the server runs waits here
     listener.setblocking(False)
