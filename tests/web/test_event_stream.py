@@ -8,9 +8,11 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import anyio
+import httpx
 import pytest
 
 import kkrpc_py as kk
+from kkrpc_py.web.encoding import error_event
 from tests.web.backends import anyio_backend, server, under
 from tests.web.raw import connected, post
 from tests.web.site import BOUND, Site
@@ -169,8 +171,8 @@ async def test_no_body_is_an_empty_object(url: str) -> None:
 async def test_a_safe_action_takes_its_input_from_the_query(url: str) -> None:
     """SSE-1: texts, and a list of those of one name; GET where the action is safe."""
     request = "GET {} HTTP/1.1\r\nhost: localhost\r\n\r\n"
-    body = await body_of(url, request.format("/actions/echo?a=1&b=x%20y&a=%E7%8C%AB&c=").encode())
-    assert json.loads(body.partition(b"\n")[0][6:]) == {"a": ["1", "猫"], "b": "x y", "c": ""}
+    body = await body_of(url, request.format("/actions/echo?a=1&b=x%20y&a=%E7%8C%AB&c=&a=3").encode())
+    assert json.loads(body.partition(b"\n")[0][6:]) == {"a": ["1", "猫", "3"], "b": "x y", "c": ""}
     body = await body_of(url, request.format("/actions/ask?text=hi&times=2").encode())
     assert body == b'data: "hi"\n\ndata: "hi"\n\n' + DONE
     assert await body_of(url, request.format("/actions/echo").encode()) == b"data: {}\n\n" + DONE
@@ -264,3 +266,73 @@ async def test_two_requests_of_one_handler_do_not_mix(url: str) -> None:
             assert await two.begun() == await one.begun() == 200
             assert await one.whole() == b'data: "1"\n\n' * 500 + DONE
             assert await two.whole() == b'data: "2"\n\n' * 500 + DONE
+
+
+async def test_over_http_2(anyio_backend: Any) -> None:
+    """RFC 9113, 8.2.2: without the header that HTTP/2 has not."""
+    async with Site().served("hypercorn") as url, httpx.AsyncClient(http1=False, http2=True) as client:
+        answer = await client.post(f"{url}/actions/ask", json={"text": "x"})
+        assert (answer.http_version, answer.status_code) == ("HTTP/2", 200)
+        assert answer.content == b'data: "x"\n\n' + DONE
+        assert "connection" not in answer.headers
+        assert (await client.post(f"{url}/actions/ask", json={"text": 5})).status_code == 422
+        assert (await client.post(f"{url}/actions/nothing", content=b"x" * (1 << 20))).status_code == 404
+
+
+async def test_hooks_of_the_application(server: str, caplog: pytest.LogCaptureFixture) -> None:
+    """`encode` and `decode` hold for chunks and inputs as for a channel's values."""
+
+    def decode(value: dict[Any, Any]) -> Any:
+        if "broken" in value:
+            raise ValueError("the password is swordfish")
+        return complex(*value["complex"]) if "complex" in value else value
+
+    def encode(value: Any) -> Any:
+        return {"complex": [value.real, value.imag]} if isinstance(value, complex) else NotImplemented
+
+    async with Site().served(server, encode=encode, decode=decode) as url:
+        body = await body_of(url, post("/actions/echo", {"a": [{"complex": [1, 2]}]}))
+        assert body == b'data: {"a":[{"complex":[1.0,2.0]}]}\n\n' + DONE
+        async with connected(url) as http:
+            await http.send(post("/actions/echo", {"broken": 1}))
+            assert await http.begun() == 500
+            assert b"swordfish" not in await http.whole()
+        assert "swordfish" in caplog.text
+
+
+async def test_a_server_that_says_so_of_a_client_that_is_gone() -> None:
+    """ASGI 2.4: `send` raises OSError. The handler is told and cancelled; nothing is logged."""
+    site = Site()
+    app = site.app(hosts=["*"])
+    body = b'{"key":"a"}'
+    requests = [{"type": "http.request", "body": body, "more_body": False}]
+
+    async def receive() -> Any:
+        while not requests:
+            await anyio.sleep_forever()
+        return requests.pop()
+
+    async def send(message: Any) -> None:
+        if message["type"] == "http.response.body":
+            raise BrokenPipeError
+
+    scope = {
+        "type": "http",
+        "http_version": "1.1",
+        "method": "POST",
+        "scheme": "http",
+        "path": "/actions/forever",
+        "query_string": b"",
+        "headers": [(b"content-type", b"application/json")],
+    }
+    with anyio.fail_after(BOUND):
+        await app(scope, receive, send)
+    assert site.watch.seen["a"] == ["began", "signal", "cancelled", "ended"]
+
+
+@pytest.mark.parametrize("message", ["plain", "\ud800"], ids=["plain", "surrogate"])
+def test_an_error_of_any_text(message: str) -> None:
+    """SSE-5."""
+    event = error_event(kk.ActionError("A", message))
+    assert event.startswith(b"event: error\ndata: {")
+    assert json.loads(event.splitlines()[1][6:])["message"] == message

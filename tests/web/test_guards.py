@@ -8,6 +8,7 @@ from typing import Any
 
 import anyio
 import pytest
+from starlette.exceptions import HTTPException
 from starlette.responses import PlainTextResponse
 from starlette.routing import Route, WebSocketRoute
 from starlette.types import Receive, Scope, Send
@@ -269,11 +270,22 @@ async def test_routes_that_are_added_are_guarded_too_but_not_by_the_hook(server:
     async def nobody(request: HandshakeRequest) -> bool:
         return False
 
+    async def teapot(request: object) -> PlainTextResponse:
+        raise HTTPException(418, "I am one", {"x-kind": "tea"})
+
+    async def broken(request: object) -> PlainTextResponse:
+        raise HTTPException(299, "no error")
+
     app = Site().app(authenticate=nobody)
-    app.routes.append(Route("/", page))
+    app.routes.extend([Route("/", page), Route("/teapot", teapot), Route("/broken", broken)])
     with anyio.fail_after(BOUND):
         async with serving(app, server=server) as url:
             request = "GET / HTTP/1.1\r\nhost: {}\r\n\r\n"
             assert (await answered(url, request.format("localhost").encode())).body == b"a page"
             assert status(await answered(url, request.format("evil.example").encode())) == 400
             assert status(await answered(url, post("/actions/echo"))) == 403
+            http = await answered(url, b"GET /teapot HTTP/1.1\r\nhost: localhost\r\n\r\n")
+            assert json.loads(http.body) == {"code": "HTTP_418", "message": "I am one", "statusCode": 418}
+            assert http.headers["x-kind"] == "tea"
+            assert status(await answered(url, b"GET /broken HTTP/1.1\r\nhost: localhost\r\n\r\n")) == 500
+            assert status(await answered(url, post("/teapot"))) == 405
