@@ -938,3 +938,22 @@ async def test_nothing_is_kept_of_calls_that_are_over() -> None:
         await until(lambda: len(kept) == 3)
     gc.collect()
     assert [ref() for ref in kept] == [None, None, None]
+
+
+async def test_the_signal_is_set_before_a_handler_is_cancelled_for_what_it_sent() -> None:
+    signalled: list[bool] = []
+
+    @kk.stream_action()
+    async def act(input: Any, ctx: kk.ActionContext, stream: kk.ActionStream[Any]) -> None:
+        await stream.send(1)
+        await stream.send(object())  # found out when the handler waits
+        try:
+            await anyio.sleep_forever()
+        finally:
+            signalled.append(stream.signal.cancelled)
+
+    async with linked({"act": act}) as (_, client):
+        with pytest.raises(kk.ActionError, match="STREAM_ERROR"):
+            async for _ in client.remote().act():
+                pass
+    assert signalled == [True]
