@@ -152,14 +152,18 @@ OPEN_SOCKET = """url => new Promise((resolve) => {
 POST = """([url, type, mode]) => fetch(url, {
   method: 'POST', mode, headers: { 'content-type': type }, body: '{"prompt": "What is a harbour?"}',
 }).then(({ type, status }) => `${type} ${status}`, ({ name }) => `refused: ${name}`)"""
-REFUSED_SOCKET = "ERROR:    ASGI callable returned without completing handshake.\n"
-"""What uvicorn says of each WebSocket that was refused with a status."""
+REFUSED = """\
+refused: '{}' is not among `origins`
+ERROR:    ASGI callable returned without completing handshake.
+"""
+"""What is said once of an origin, and by uvicorn of each WebSocket that was refused with a status."""
 
 
 def test_a_page_of_another_origin_is_refused(server: ExampleServer, new_page: NewPage) -> None:
     socket = f"ws://127.0.0.1:{server.port}/ws"
     action, rpc = f"{server.url}/actions/ai_chat", f"{server.url}/rpc"
     with foreign_page() as url:
+        origin = url.rstrip("/")
         page = new_page(url)
         assert page.evaluate(OPEN_SOCKET, socket) == "closed 1006"
         for address in (action, rpc):
@@ -170,7 +174,7 @@ def test_a_page_of_another_origin_is_refused(server: ExampleServer, new_page: Ne
             assert response.value.status == 403
         page.close()
     assert server.lines[1:] == []
-    assert server.errors.read_text() == REFUSED_SOCKET
+    assert server.errors.read_text() == REFUSED.format(origin)
     server.errors.write_text("")
 
     page = new_page(server.url)  # the same from its own page
