@@ -342,7 +342,7 @@ async def test_what_the_context_says() -> None:
     with pytest.raises(TypeError):
         ctx.metadata["tier"] = "paid"  # type: ignore[index]  # it is every caller's
     with pytest.raises(AttributeError, match="no middleware has set 'user'"):
-        ctx.user  # noqa: B018
+        ctx.user  # noqa: B018  (asked for, to see what is raised)
 
 
 async def test_a_typed_proxy() -> None:

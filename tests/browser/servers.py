@@ -148,7 +148,7 @@ class Cutter:
             self._up = True
 
     def _start(self, target: object, *args: object) -> None:
-        thread = threading.Thread(target=target, args=args)  # type: ignore[arg-type]
+        thread = threading.Thread(target=target, args=args)  # type: ignore[arg-type]  # any callable of theirs
         self._threads.append(thread)
         thread.start()
 
