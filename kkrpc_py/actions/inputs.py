@@ -24,9 +24,9 @@ from kkrpc_py.limits import Limits
 from kkrpc_py.wire.js import Undefined
 from kkrpc_py.wire.json_codec import JsonError, JsonReader
 
-__all__ = ["VALIDATION_ERROR", "reader"]
+__all__ = ["invalid", "reader"]
 
-VALIDATION_ERROR = "VALIDATION_ERROR"
+_CODE = "VALIDATION_ERROR"
 _MESSAGE = "Input validation failed"
 _STATUS = 422
 """Unprocessable Content (RFC 9110, section 15.5.21)."""
@@ -108,16 +108,17 @@ class _Reader:
             _log.exception("the input of an action could not be checked against %r", self._hint)
             issues = None
         # Out here, so that the error has no context that carries values.
-        raise ActionError.unexpected() if issues is None else _refusal(issues)
+        raise ActionError.unexpected() if issues is None else invalid(issues)
 
 
-def _refusal(issues: Iterable[ValidationIssue]) -> ActionError:
+def invalid(issues: Iterable[ValidationIssue]) -> ActionError:
+    """The refusal of an input in which these are wrong; of the input itself where a path is empty."""
     fields: dict[str, list[str]] = {}
     for issue in issues:
         path = _sendable(".".join(map(str, issue.path))) or _ROOT
         path = path if len(path) <= _PATH else path[: _PATH - 1] + "…"
         fields.setdefault(path, []).append(_sendable(issue.message))
-    return ActionError(VALIDATION_ERROR, _MESSAGE, _STATUS, field_errors=fields)
+    return ActionError(_CODE, _MESSAGE, _STATUS, field_errors=fields)
 
 
 def _sendable(text: str) -> str:

@@ -6,17 +6,15 @@ transport: chunks go to an outlet.
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any
-
-import anyio
 
 from kkrpc_py.actions.context import ActionContext
 from kkrpc_py.actions.stream import ActionStream, Outlet
 from kkrpc_py.channel.signals import CancelSignal
 from kkrpc_py.errors import ActionError
+from kkrpc_py.transports.cancelled import is_cancelled
 
 if TYPE_CHECKING:
     from kkrpc_py.actions.action import Action
@@ -71,18 +69,8 @@ def _passing(exc: BaseException) -> BaseException | None:
     """What goes on through this code: the cancellation, alone where a task group has put errors beside it."""
     if isinstance(exc, BaseExceptionGroup):
         return next((part for part in map(_passing, exc.exceptions) if part is not None), None)
-    passes = isinstance(exc, KeyboardInterrupt | GeneratorExit) or _is_cancelled(exc)
+    passes = isinstance(exc, KeyboardInterrupt | GeneratorExit) or is_cancelled(exc)
     return exc if passes else None
-
-
-def _is_cancelled(exc: BaseException) -> bool:
-    """Whether it is this task's own: on asyncio who awaits what others have cancelled gets theirs."""
-    if not isinstance(exc, anyio.get_cancelled_exc_class()):
-        return False
-    if not isinstance(exc, asyncio.CancelledError):
-        return True
-    task = asyncio.current_task()
-    return task is None or task.cancelling() > 0
 
 
 def _meant(exc: BaseException) -> ActionError | None:

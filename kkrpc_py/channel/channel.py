@@ -216,7 +216,7 @@ class RPCChannel:
         It takes the same way: exposure, interceptors, validation; and raises what the handler raises. A
         stream comes back as an async iterator to be iterated or closed.
         """
-        self._check_running()
+        RPCChannel.check_open(self)  # of this side alone, whatever may be asked of the peer
         token = current.set(self)
         try:
             return await invoke_local(self._dispatcher, method, list(args), kwargs)
@@ -584,9 +584,6 @@ class RPCChannel:
 
     def check_open(self) -> None:
         """Raise ChannelClosed where the peer can be asked nothing."""
-        self._check_running()
-
-    def _check_running(self) -> None:
         if self._error is not None:
             raise self._closed_error()
         self._check_entered()

@@ -21,7 +21,7 @@ from typing import Final, NamedTuple, TypeAlias
 import anyio
 
 from kkrpc_py.errors import ActionError
-from kkrpc_py.transports.sockets import is_cancelled
+from kkrpc_py.transports.cancelled import is_cancelled
 
 __all__ = [
     "HOOK_SECONDS",

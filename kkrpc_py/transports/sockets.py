@@ -24,6 +24,7 @@ from anyio.abc import ByteStream, SocketAttribute
 from anyio.lowlevel import checkpoint
 from anyio.streams.tls import TLSStream
 
+from kkrpc_py.transports.cancelled import is_cancelled
 from kkrpc_py.transports.descriptors import PIPE_BYTES, DescriptorStream
 
 __all__ = [
@@ -31,7 +32,6 @@ __all__ = [
     "SocketByteStream",
     "connect_tcp",
     "connect_unix",
-    "is_cancelled",
     "listen_tcp",
     "listen_unix",
 ]
@@ -222,18 +222,6 @@ class Server:
             _log.exception("a connection failed")
         finally:
             stream.close()
-
-
-def is_cancelled(exc: BaseException) -> bool:
-    """Whether this is the cancellation of the current task, and none that it met elsewhere.
-
-    On asyncio whoever awaits a task that somebody else has cancelled gets its CancelledError. Let through, it
-    would end the whole server.
-    """
-    if not isinstance(exc, asyncio.CancelledError):
-        return False
-    task = asyncio.current_task()
-    return task is None or task.cancelling() > 0
 
 
 @contextlib.asynccontextmanager

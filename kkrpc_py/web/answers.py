@@ -18,10 +18,12 @@ from kkrpc_py.errors import ActionError
 from kkrpc_py.transports.handshake import headers_of
 from kkrpc_py.web.encoding import error_event, error_json
 
-__all__ = ["TOO_MANY_STREAMS", "on_http_exception", "on_unexpected", "refusal", "refuse"]
+__all__ = ["TOO_MANY_STREAMS", "on_http_exception", "on_unexpected", "refusal", "refuse", "refuse_socket"]
 
 TOO_MANY_STREAMS: Final = "TOO_MANY_STREAMS"
 _EVENT_STREAM = "text/event-stream"
+_REFUSING = "websocket.http.response"
+"""The extension of ASGI by which a WebSocket is refused with a status and a body."""
 _LINGER_BYTES = 4 << 20
 _LINGER_SECONDS = 2.0
 _RETRY_SECONDS = 1
@@ -68,6 +70,17 @@ async def refuse(
         tasks.start_soon(_discard, receive)
         await response(scope, receive, send)
         tasks.cancel_scope.cancel()
+
+
+async def refuse_socket(refusal: ActionError, scope: Scope, send: Send) -> None:
+    """Refuse a WebSocket that has not been accepted, with a status and a body where the server can."""
+    if _REFUSING not in (scope.get("extensions") or {}):
+        await send({"type": "websocket.close"})  # which the server makes a 403 of
+        return
+    body = error_json(refusal)
+    headers = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body))]
+    await send({"type": f"{_REFUSING}.start", "status": refusal.status, "headers": headers})
+    await send({"type": f"{_REFUSING}.body", "body": body})
 
 
 async def _discarded(receive: Receive) -> bool:

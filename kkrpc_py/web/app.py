@@ -89,7 +89,7 @@ def asgi_app(
         from kkrpc_py.web.sockets import SocketEndpoint
 
         calls = CallEndpoint(RpcEndpoint(api, options), max_body)
-        sockets = SocketEndpoint(api, options, hosts=hosts, origins=origins, authenticate=authenticate)
+        sockets = SocketEndpoint(api, options, authenticate)
         routes.append(Route("/rpc", Authenticated(calls, authenticate)))
         routes.append(WebSocketRoute("/ws", sockets))
     app = Starlette(

@@ -14,7 +14,8 @@ from urllib.parse import parse_qsl
 from anyio import fail_after
 from starlette.types import Receive
 
-from kkrpc_py.errors import ActionError
+from kkrpc_py.actions.inputs import invalid
+from kkrpc_py.errors import ActionError, ValidationIssue
 from kkrpc_py.limits import Limits
 from kkrpc_py.wire.js import UNDEFINED
 from kkrpc_py.wire.json_codec import JsonError, JsonReader
@@ -130,12 +131,7 @@ class InputReader:
         try:
             pairs = parse_qsl(query, keep_blank_values=True, errors="strict", max_num_fields=_MOST_FIELDS)
         except ValueError:  # broken UTF-8, or too many
-            raise ActionError(
-                "VALIDATION_ERROR",
-                "Input validation failed",
-                422,
-                field_errors={"_root": ["The query cannot be read"]},
-            ) from None
+            raise invalid([ValidationIssue((), "The query cannot be read")]) from None
         for name, value in pairs:
             if name not in fields:
                 fields[name] = value

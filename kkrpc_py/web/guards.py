@@ -25,8 +25,7 @@ from kkrpc_py.transports.handshake import (
     judge,
     same_origin,
 )
-from kkrpc_py.web.answers import refusal, refuse
-from kkrpc_py.web.sockets import refuse_socket
+from kkrpc_py.web.answers import refusal, refuse, refuse_socket
 
 __all__ = ["Authenticated", "Guard", "request_of"]
 

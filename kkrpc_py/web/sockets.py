@@ -6,7 +6,7 @@ messages are the server's, uvicorn's or hypercorn's.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import anyio
@@ -18,14 +18,7 @@ from kkrpc_py.channel.options import ServeOptions
 from kkrpc_py.channel.websockets import run_on_websocket
 from kkrpc_py.errors import ActionError, KkrpcError, LimitExceeded
 from kkrpc_py.limits import Limits
-from kkrpc_py.transports.handshake import (
-    Authenticate,
-    HandshakeRequest,
-    check_hook,
-    check_names,
-    headers_of,
-    judge,
-)
+from kkrpc_py.transports.handshake import Authenticate, HandshakeRequest, ask_hook, check_hook
 from kkrpc_py.transports.items import (
     FAREWELL,
     ITEM_BYTES,
@@ -38,60 +31,47 @@ from kkrpc_py.transports.items import (
     short_reason,
     went_well,
 )
-from kkrpc_py.web.encoding import error_json
+from kkrpc_py.web.answers import refuse_socket
+from kkrpc_py.web.guards import request_of
 
 __all__ = ["SocketEndpoint"]
 
 _CLOSE_SECONDS = 1.5
 """What the server may take to say goodbye."""
-_REFUSING = "websocket.http.response"
-"""The extension of ASGI by which a WebSocket is refused with a status and a body."""
 
 
 class SocketEndpoint:
-    """An ASGI application for the scope "websocket"."""
+    """An ASGI application for the scope "websocket", behind the `Guard`, who has judged Host and Origin."""
 
     def __init__(
         self,
         api: Any,
         options: ServeOptions,
-        *,
-        hosts: Collection[str],
-        origins: Collection[str],
         authenticate: Authenticate | None,
     ) -> None:
-        check_names("hosts", hosts)
-        check_names("origins", origins)
         check_hook(authenticate)
         self._api = api
         self._options = options
-        self._hosts = hosts
-        self._origins = origins
         self._authenticate = authenticate
         limits: Limits = options.get("limits") or Limits()
         self._most = limits.frame + ITEM_BYTES
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         await receive()  # that somebody wants to connect
-        client = scope.get("client")
-        request = HandshakeRequest(
-            headers=headers_of(scope["headers"]),
-            path=scope["path"],
-            query=scope["query_string"].decode("latin-1"),
-            client=client[0] if client else None,
-        )
-        judged = await self._judged(request, receive, secure=scope.get("scheme") == "wss")
-        if judged is None:
-            return
-        if judged.refusal is not None:
-            await refuse_socket(judged.refusal, scope, send)
-            return
+        request = request_of(scope)
+        if self._authenticate is not None:
+            judged = await self._judged(self._authenticate, request, receive)
+            if judged is None:
+                return
+            if judged.refusal is not None:
+                await refuse_socket(judged.refusal, scope, send)
+                return
         await send({"type": "websocket.accept"})
         stream = _AsgiStream(receive, send, request, self._most)
         await run_on_websocket(self._api, self._options, stream, request.state)
 
     async def _judged(
-        self, request: HandshakeRequest, receive: Receive, *, secure: bool
+        self, authenticate: Authenticate, request: HandshakeRequest, receive: Receive
     ) -> _Judgement | None:
         """What is to be said to the client; None where it has gone before that."""
         judgement: _Judgement | None = None
@@ -102,15 +82,7 @@ class SocketEndpoint:
                 tasks.cancel_scope.cancel()
 
             tasks.start_soon(gone)
-            judgement = _Judgement(
-                await judge(
-                    request,
-                    hosts=self._hosts,
-                    origins=self._origins,
-                    authenticate=self._authenticate,
-                    secure=secure,
-                )
-            )
+            judgement = _Judgement(await ask_hook(authenticate, request))
             tasks.cancel_scope.cancel()
         return judgement
 
@@ -119,16 +91,6 @@ class _Judgement(NamedTuple):
     """What has become of a handshake."""
 
     refusal: ActionError | None
-
-
-async def refuse_socket(refusal: ActionError, scope: Scope, send: Send) -> None:
-    if _REFUSING not in (scope.get("extensions") or {}):
-        await send({"type": "websocket.close"})  # which the server makes a 403 of
-        return
-    body = error_json(refusal)
-    headers = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body))]
-    await send({"type": f"{_REFUSING}.start", "status": refusal.status, "headers": headers})
-    await send({"type": f"{_REFUSING}.body", "body": body})
 
 
 class _AsgiStream(ObjectStream[bytes]):

@@ -7,7 +7,6 @@ would hold it up for ever.
 
 from __future__ import annotations
 
-import logging
 import signal
 from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
@@ -22,8 +21,6 @@ from kkrpc_py.web.replay import Runs
 from kkrpc_py.web.slots import Slots
 
 __all__ = ["Streams", "Visit"]
-
-_log = logging.getLogger("kkrpc_py.web")
 
 _POLL_SECONDS = 0.1
 _END_SECONDS = 1.0

@@ -9,7 +9,8 @@ import anyio
 import pytest
 
 from kkrpc_py.transports.handshake import HandshakeRequest
-from kkrpc_py.web.sockets import SocketEndpoint, _AsgiStream
+from kkrpc_py.web.app import asgi_app
+from kkrpc_py.web.sockets import _AsgiStream
 
 pytestmark = pytest.mark.anyio
 
@@ -48,7 +49,7 @@ SCOPE = {"type": "websocket", "path": "/ws", "query_string": b"", "scheme": "ws"
 async def test_a_server_that_cannot_send_a_refusal(extensions: Any) -> None:
     """It makes a 403 of a WebSocket that is closed before it is accepted."""
     server = Server({"type": "websocket.connect"})
-    endpoint = SocketEndpoint({}, {}, hosts=["example.org"], origins=(), authenticate=None)
+    endpoint = asgi_app({}, hosts=["example.org"])
     with anyio.fail_after(LIMIT):
         scope = {**SCOPE, "headers": [(b"host", b"localhost")], "extensions": extensions}
         await endpoint(scope, server.receive, server.send)
@@ -62,7 +63,7 @@ async def test_a_client_that_goes_while_it_is_judged() -> None:
         await anyio.sleep_forever()
         return True
 
-    endpoint = SocketEndpoint({}, {}, hosts=["*"], origins=(), authenticate=authenticate)
+    endpoint = asgi_app({}, hosts=["*"], authenticate=authenticate)
     with anyio.fail_after(LIMIT):
         await endpoint({**SCOPE, "headers": []}, server.receive, server.send)
     assert server.sent == []
