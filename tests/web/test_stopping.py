@@ -12,9 +12,11 @@ from typing import Any
 import anyio
 import pytest
 from anyio.abc import Process
+from anyio.lowlevel import checkpoint
 from anyio.streams.text import TextReceiveStream
 
 from kkrpc_py.web.app import asgi_app
+from kkrpc_py.web.streams import Streams, Visit
 from tests.web import backends
 from tests.web.raw import connected, post, unread
 from tests.web.servers import serving
@@ -153,3 +155,30 @@ def test_nothing_of_sse_starlette_watches_the_server() -> None:
 
     asgi_app(actions=[])
     assert not _get_shutdown_state().watcher_started
+
+
+async def test_who_does_not_read_is_cut_when_uvicorn_stops(
+    monkeypatch: pytest.MonkeyPatch, anyio_backend: Any
+) -> None:
+    """What was sent has its time to go out; then the request is over, whether or not its client takes it."""
+
+    class Uvicorn:
+        should_exit = False
+
+        def handle_exit(self, number: int, frame: Any) -> None: ...
+
+    monkeypatch.setattr("kkrpc_py.web.streams._END_SECONDS", 0.05)
+    uvicorn, told = Uvicorn(), []
+    before = signal.signal(signal.SIGTERM, uvicorn.handle_exit)
+    try:
+        streams, visit, cut = Streams(1, 1.0), Visit(), anyio.Event()
+        visit.stop = cut.set
+        with anyio.fail_after(5):
+            async with streams.lifespan(None):
+                await checkpoint()
+                streams.opens(visit, lambda: told.append(cut.is_set()))
+                uvicorn.should_exit = True
+                await cut.wait()
+        assert told[0] is False
+    finally:
+        signal.signal(signal.SIGTERM, before)
